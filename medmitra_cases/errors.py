@@ -1,0 +1,64 @@
+"""The errors this service raises on purpose, and the words a client may read about each."""
+
+from typing import ClassVar
+
+
+class MedmitraCasesError(Exception):
+    """Base of every error below."""
+
+
+class SettingsError(MedmitraCasesError):
+    """The settings are wrong. The message names every mistake in one line and repeats no value."""
+
+
+class SqlFileError(MedmitraCasesError):
+    """A file of ``sql/`` is missing or empty. The message names the file."""
+
+
+class ListenError(MedmitraCasesError):
+    """The address cannot be listened on. The message names it and says why, in one line."""
+
+
+class EmbeddedPostgresError(MedmitraCasesError):
+    """The embedded Postgres could not be started. The message says why, in one line."""
+
+
+class DatabaseError(MedmitraCasesError):
+    """The database failed a read. The psycopg2 error is its ``__cause__``.
+
+    Attributes:
+        phrase: What failed, in fixed words that name no host, no SQL and no data. Clients read it.
+    """
+
+    phrase: ClassVar[str] = "unexpected database error"
+
+
+class DatabaseUnavailable(DatabaseError):
+    """No connection could be had, or it was lost, for as long as a request may wait."""
+
+    phrase = "database unavailable"
+
+
+class QueryTimedOut(DatabaseError):
+    """The database cancelled the query: it ran longer than the role's ``statement_timeout``."""
+
+    phrase = "query timed out"
+
+
+class DataRefused(DatabaseError):
+    """The database refused the request's own data (SQLSTATE class 22, data exception).
+
+    Attributes:
+        sqlstate: The five characters of the SQLSTATE.
+    """
+
+    phrase = "the database refused the data of this request"
+
+    def __init__(self, sqlstate: str) -> None:
+        """Keep the SQLSTATE, which can be logged where the database's message cannot.
+
+        Args:
+            sqlstate: The five characters of the SQLSTATE.
+        """
+        super().__init__(sqlstate)
+        self.sqlstate = sqlstate

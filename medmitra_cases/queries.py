@@ -1,0 +1,39 @@
+"""Finds and reads the files of ``sql/``."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from medmitra_cases.errors import SqlFileError
+
+
+def sql_directory() -> Path:
+    """Find ``sql/``: inside the installed package, or beside it in a checkout.
+
+    Returns:
+        The directory. It may not exist; reading from it then says so.
+    """
+    package = Path(str(files("medmitra_cases")))
+    installed = package / "sql"
+    return installed if installed.is_dir() else package.parent / "sql"
+
+
+def read_sql(name: str) -> str:
+    """Read one file of ``sql/``.
+
+    Args:
+        name: The file's name without ``.sql``; its first line repeats it.
+
+    Returns:
+        The file's text, comments included: they name the query in Postgres's own views and logs.
+
+    Raises:
+        SqlFileError: The file is missing, unreadable, or does not begin with its name.
+    """
+    path = sql_directory() / f"{name}.sql"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SqlFileError(f"cannot read {path}: {error}") from error
+    if not text.startswith(f"-- name: {name}\n"):
+        raise SqlFileError(f"{path} does not begin with '-- name: {name}'")
+    return text

@@ -1,0 +1,114 @@
+"""What comes in and what goes out: the query, the cases, the error body.
+
+The keys, their order and their types are those of the published contract.
+"""
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate
+
+# uuid.UUID() also takes braces, urn:uuid:, no dashes and other scripts' digits; the contract takes one form.
+CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.ASCII | re.IGNORECASE)
+
+
+class QuerySchema(Schema):
+    """Query parameters, each given at most once; those a schema does not declare are ignored.
+
+    Loads ``{name: [value, …]}``, every value a client sent for a name.
+    """
+
+    class Meta:
+        """Options read by marshmallow."""
+
+        unknown = EXCLUDE
+
+    @pre_load
+    def take_the_only_value(self, parameters: Mapping[str, list[str]], **_: Any) -> dict[str, str]:
+        """Turn each list of values into its one value.
+
+        Args:
+            parameters: Every value of every parameter, by name.
+
+        Returns:
+            The value of each declared parameter that was sent.
+
+        Raises:
+            ValidationError: A declared parameter was sent more than once.
+        """
+        sent = {name: parameters[name] for name in self.load_fields if name in parameters}
+        repeated = {
+            name: [f"must be given once, not {len(values)} times"]
+            for name, values in sent.items()
+            if len(values) > 1
+        }
+        if repeated:
+            raise ValidationError(repeated)
+        return {name: values[0] for name, values in sent.items()}
+
+
+class CasesQuerySchema(QuerySchema):
+    """Contract, "Request": whose cases to retrieve."""
+
+    user_id = fields.String(
+        required=True,
+        validate=validate.Regexp(
+            CANONICAL_UUID, error="must be a UUID written like b8acad4b-4944-4d66-b405-de70886e7248"
+        ),
+        error_messages={"required": "is missing"},
+    )
+
+
+class UtcDateTime(fields.NaiveDateTime):
+    """A datetime without an offset, known to be UTC, as ISO 8601 with a ``Z`` (RFC 3339, 5.6).
+
+    A fraction is kept to the microsecond, and left out where it is zero.
+    """
+
+    def _serialize(
+        self, value: dt.datetime | None, attr: str | None, obj: Any, **kwargs: Any
+    ) -> str | float | None:
+        text = super()._serialize(value, attr, obj, **kwargs)
+        return None if text is None else f"{text}Z"
+
+
+class CaseSchema(Schema):
+    """Contract, "200": the nine keys of a case, in order."""
+
+    case_id = fields.String(required=True)
+    user_id = fields.String(required=True)
+    patient_name = fields.String(required=True)
+    patient_age = fields.Integer(required=True)
+    patient_gender = fields.String(required=True)
+    case_summary = fields.String(required=True, allow_none=True)
+    status = fields.String(required=True, allow_none=True)
+    created_at = UtcDateTime(required=True, allow_none=True)
+    updated_at = UtcDateTime(required=True, allow_none=True)
+
+
+class CasesSchema(Schema):
+    """Contract, "200": all cases of one doctor, in insertion order."""
+
+    cases = fields.List(fields.Nested(CaseSchema), required=True)
+
+
+class ErrorSchema(Schema):
+    """Contract, "Errors": one string."""
+
+    detail = fields.String(required=True)
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """Say in one line what is wrong with which name, without repeating a value.
+
+    Args:
+        error: What a schema of flat fields raised; its messages continue a sentence begun with the name.
+
+    Returns:
+        For example ``user_id is missing``; several mistakes are joined by ``; ``.
+    """
+    return "; ".join(
+        f"{name} {message}" for name, messages in error.messages_dict.items() for message in messages
+    )

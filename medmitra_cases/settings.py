@@ -1,0 +1,154 @@
+"""Every setting of the service: its variable, unit, default and meaning. All come from the environment."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg2
+from marshmallow import Schema, ValidationError, fields, post_load, validate
+from psycopg2.extensions import parse_dsn
+
+from medmitra_cases.errors import SettingsError
+from medmitra_cases.schemas import describe_invalid
+
+# Read by test harnesses only, so the service neither knows nor refuses them.
+HARNESS_PREFIX = "MEDMITRA_TEST_"
+
+_LISTEN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+):(\d{1,5})\Z", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The validated settings. ``SettingsSchema`` holds their variables, defaults and meanings.
+
+    Attributes:
+        database_url: A libpq URI or ``key=value`` string. A secret: not part of the repr.
+        listen: ``HOST:PORT``.
+        threads: Number of worker threads.
+        database_wait_seconds: How long one request waits for a database that cannot be reached.
+        keepalive_seconds: How long an idle client connection stays open.
+    """
+
+    database_url: str = field(repr=False)
+    listen: str
+    threads: int
+    database_wait_seconds: float
+    keepalive_seconds: int
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read and validate all settings together. A variable set to nothing counts as not set.
+
+        Args:
+            environ: Environment variables by name, such as ``os.environ``.
+
+        Returns:
+            The settings, defaults filled in.
+
+        Raises:
+            SettingsError: At least one is missing, malformed or, with our prefix, unknown (a misspelt name
+                must not silently leave a default in force). The message names all of them.
+        """
+        ours = {
+            name: value
+            for name, value in environ.items()
+            if value
+            and (
+                name == "DATABASE_URL"
+                or (name.startswith("MEDMITRA_") and not name.startswith(HARNESS_PREFIX))
+            )
+        }
+        try:
+            settings: Settings = SettingsSchema().load(ours)
+        except ValidationError as error:
+            # Not chained: the cause holds the refused values, passwords among them.
+            raise SettingsError(describe_invalid(error)) from None
+        return settings
+
+
+def _is_database_url(value: str) -> None:
+    try:
+        parse_dsn(value)
+    except psycopg2.ProgrammingError:
+        # Not chained: libpq quotes the part it could not read.
+        raise ValidationError("is neither a libpq URI nor a key=value string") from None
+
+
+def _is_listen_address(value: str) -> None:
+    address = _LISTEN.match(value)
+    if address is None or int(address[2]) > 65535:
+        raise ValidationError("must be HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000")
+
+
+def _number(kind: type[fields.Field[Any]], default: float, low: float, high: float, **kwargs: Any) -> Any:
+    out_of_range = f"must be between {low} and {high}"
+    return kind(
+        load_default=default,
+        validate=validate.Range(low, high, error=out_of_range),
+        error_messages={"invalid": "must be a number", "too_large": out_of_range, "special": out_of_range},
+        **kwargs,
+    )
+
+
+class SettingsSchema(Schema):
+    """The one description of the settings; the README's table is held to it by a test."""
+
+    error_messages = {"unknown": "is not a setting of this service"}  # noqa: RUF012, marshmallow's own type
+
+    database_url = fields.String(
+        data_key="DATABASE_URL",
+        required=True,
+        validate=_is_database_url,
+        error_messages={"required": "is not set: a libpq URI or key=value string"},
+        metadata={
+            "help": "The database: any libpq URI or `key=value` string, several hosts included. Secret."
+        },
+    )
+    listen = fields.String(
+        data_key="MEDMITRA_LISTEN",
+        load_default="127.0.0.1:8000",
+        validate=_is_listen_address,
+        metadata={"help": "`HOST:PORT` to listen on. Port 0 takes a free one."},
+    )
+    threads = _number(
+        fields.Integer,
+        8,
+        1,
+        256,
+        data_key="MEDMITRA_THREADS",
+        metadata={"help": "Requests worked on at once. Each thread holds one connection to the database."},
+    )
+    database_wait_seconds = _number(
+        fields.Float,
+        3,
+        0,
+        60,
+        data_key="MEDMITRA_DATABASE_WAIT_SECONDS",
+        metadata={
+            "help": "How long a request waits for a database that cannot be reached before it gets a 500."
+        },
+    )
+    keepalive_seconds = _number(
+        fields.Integer,
+        75,
+        1,
+        3600,
+        data_key="MEDMITRA_KEEPALIVE_SECONDS",
+        metadata={
+            "help": "How long an idle client connection stays open. Keep it above the proxy's own"
+            " (nginx: `keepalive_timeout` in `upstream`, 60 s)."
+        },
+    )
+
+    @post_load
+    def make(self, values: dict[str, Any], **_: Any) -> Settings:
+        """Build the settings from validated values.
+
+        Args:
+            values: One value per attribute of ``Settings``.
+
+        Returns:
+            The settings.
+        """
+        return Settings(**values)

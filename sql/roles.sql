@@ -1,0 +1,30 @@
+-- name: roles
+-- The role the service logs in as: it reads the nine columns of medmitra.cases and the order they come in,
+-- and nothing else. Run by a role that may create roles, after schema.sql or existing_table.sql; running it
+-- again changes nothing. The password is yours to set: ALTER ROLE medmitra_cases PASSWORD '…';
+
+BEGIN;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'medmitra_cases') THEN
+        CREATE ROLE medmitra_cases LOGIN;
+    END IF;
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO medmitra_cases', current_database());
+END
+$$;
+
+GRANT USAGE ON SCHEMA medmitra TO medmitra_cases;
+GRANT SELECT (
+    id, case_id, user_id, patient_name, patient_age, patient_gender, case_summary, status, created_at, updated_at
+) ON medmitra.cases TO medmitra_cases;
+
+-- On the role rather than in the connection, so that they also hold behind PgBouncer in transaction mode.
+ALTER ROLE medmitra_cases SET statement_timeout = '5s';  -- a longer query is cancelled and answered with 500
+ALTER ROLE medmitra_cases SET default_transaction_read_only = on;
+ALTER ROLE medmitra_cases SET search_path = medmitra, pg_catalog;
+-- Random reads cost about what sequential ones do on SSDs. The default of 4, meant for spinning disks, makes
+-- the planner collect a doctor's rows out of order and sort them instead of reading the index in order.
+ALTER ROLE medmitra_cases SET random_page_cost = 1.1;
+
+COMMIT;

@@ -1,0 +1,89 @@
+"""A real Postgres for the whole run, with the service's two table layouts, emptied before every test."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import psycopg2
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from medmitra_cases import create_app
+from medmitra_cases.app import DATABASE
+from medmitra_cases.embedded import embedded_postgres
+from tests.factories import LAYOUTS, CasesDatabase, execute, settings
+
+
+@pytest.fixture(scope="session")
+def server_dsn() -> Iterator[str]:
+    """A superuser's connection string to a server that is ours to fill: an embedded one, or the one named."""
+    with ExitStack() as stack:
+        dsn = os.environ.get("MEDMITRA_TEST_DATABASE_URL")
+        if not dsn:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="medmitra-test-"))
+            dsn = stack.enter_context(embedded_postgres(Path(folder)))
+        yield dsn
+
+
+def _new_database(server_dsn: str, name: str) -> Iterator[str]:
+    with closing(psycopg2.connect(server_dsn)) as server:
+        server.autocommit = True
+        execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        execute(server, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+        yield make_dsn(server_dsn, dbname=name)
+        execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for a Postgres of the test's own, which as root runs as another user who must get through."""
+    with tempfile.TemporaryDirectory(prefix="medmitra-test-") as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
+@pytest.fixture
+def empty_database(server_dsn: str) -> Iterator[str]:
+    """The owner's connection string of a database with nothing in it."""
+    yield from _new_database(server_dsn, "medmitra_test_empty")
+
+
+@pytest.fixture(scope="session", params=list(LAYOUTS))
+def layout_database(server_dsn: str, request: pytest.FixtureRequest) -> Iterator[CasesDatabase]:
+    """One database per table layout, made by the files an operator runs."""
+    layout = LAYOUTS[request.param]
+    for owner_dsn in _new_database(server_dsn, f"medmitra_test_{request.param}"):
+        with closing(psycopg2.connect(owner_dsn)) as owner:
+            owner.autocommit = True
+            layout.create(owner)
+            # A server that asks its superuser for a password asks the service's role, too.
+            password = parse_dsn(owner_dsn).get("password")
+            if password:
+                execute(owner, "ALTER ROLE medmitra_cases PASSWORD %s", [password])
+            yield CasesDatabase(layout, owner, owner_dsn, make_dsn(owner_dsn, user="medmitra_cases"))
+
+
+@pytest.fixture
+def database(layout_database: CasesDatabase) -> CasesDatabase:
+    """The database of the layout, holding only decoys: cases of other doctors."""
+    layout_database.clear()
+    layout_database.add_decoys()
+    return layout_database
+
+
+@pytest.fixture
+def app(database: CasesDatabase) -> Iterator[Flask]:
+    """The service on that database, logged in as its own role."""
+    app = create_app(settings(database.service_dsn))
+    yield app
+    app.extensions[DATABASE].close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A client of the service."""
+    return app.test_client()

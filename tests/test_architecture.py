@@ -1,0 +1,64 @@
+"""Arrows between the modules point one way, and few modules know Flask."""
+
+import ast
+from pathlib import Path
+
+import medmitra_cases
+
+PACKAGE = Path(medmitra_cases.__file__).parent
+
+# From the ground up: a module imports only from rows above its own.
+LAYERS = (
+    {"errors"},
+    {"schemas"},
+    {"settings", "queries"},
+    {"database"},
+    {"dao", "embedded", "request_id"},
+    {"cases", "error_handlers"},
+    {"app"},
+    {"__init__"},
+)
+KNOW_FLASK = {"app", "cases", "error_handlers", "request_id"}
+
+
+def imports(module: str) -> set[str]:
+    """Names of the modules that a module imports, ours without the package's name."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "medmitra_cases":
+            found |= {alias.name for alias in node.names} - {"__version__"}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).removeprefix("medmitra_cases."))
+    return found
+
+
+def test_every_module_has_its_layer() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set().union(*LAYERS)
+
+
+def test_modules_import_only_from_layers_below_their_own() -> None:
+    below: set[str] = set()
+    for layer in LAYERS:
+        for module in layer:
+            ours = imports(module) & set().union(*LAYERS)
+            assert ours <= below, module
+        below |= layer
+
+
+def test_only_the_web_modules_know_flask() -> None:
+    assert {module for layer in LAYERS for module in layer if "flask" in imports(module)} == KNOW_FLASK
+
+
+def test_no_import_hides_in_a_function() -> None:
+    for path in PACKAGE.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        top = {id(node) for node in tree.body}
+        hidden = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in top
+        ]
+        assert not hidden, path.name

@@ -1,0 +1,116 @@
+"""Settings: from the environment, all mistakes at once, no secret shown, every one in the README."""
+
+import re
+from pathlib import Path
+
+import pytest
+from marshmallow import missing
+
+from medmitra_cases import create_app
+from medmitra_cases.errors import SettingsError
+from medmitra_cases.settings import Settings, SettingsSchema
+
+URL = "postgresql://reader:hunter2@db1,db2:5433/clinic?target_session_attrs=any"
+README = Path(__file__).parent.parent / "README.md"
+
+
+def mistakes(**environ: str) -> str:
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environ(environ)
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_defaults() -> None:
+    assert Settings.from_environ({"DATABASE_URL": URL, "PATH": "/bin", "MEDMITRA_LISTEN": ""}) == Settings(
+        database_url=URL,
+        listen="127.0.0.1:8000",
+        threads=8,
+        database_wait_seconds=3.0,
+        keepalive_seconds=75,
+    )
+
+
+def test_every_setting_can_be_set() -> None:
+    settings = Settings.from_environ(
+        {
+            "DATABASE_URL": "host=/run/postgresql dbname=clinic",
+            "MEDMITRA_LISTEN": "[::1]:80",
+            "MEDMITRA_THREADS": "4",
+            "MEDMITRA_DATABASE_WAIT_SECONDS": "0.5",
+            "MEDMITRA_KEEPALIVE_SECONDS": "10",
+        }
+    )
+    assert (settings.listen, settings.threads) == ("[::1]:80", 4)
+    assert (settings.database_wait_seconds, settings.keepalive_seconds) == (0.5, 10)
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    text = mistakes(MEDMITRA_LISTEN="8000", MEDMITRA_THREADS="many", MEDMITRA_KEEPALIVE_SECONDS="0")
+    assert text.split("; ") == [
+        "DATABASE_URL is not set: a libpq URI or key=value string",
+        "MEDMITRA_LISTEN must be HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000",
+        "MEDMITRA_THREADS must be a number",
+        "MEDMITRA_KEEPALIVE_SECONDS must be between 1 and 3600",
+    ]
+
+
+@pytest.mark.parametrize("name", ["MEDMITRA_THREAD", "MEDMITRA_", "MEDMITRA_listen"])
+def test_a_misspelt_setting_is_a_mistake(name: str) -> None:
+    assert mistakes(DATABASE_URL=URL, **{name: "1"}) == f"{name} is not a setting of this service"
+
+
+def test_a_harness_may_have_settings_of_its_own() -> None:
+    Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_TEST_DATABASE_URL": URL})
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:hunter2@[bad/x", "hunter2", "host=x hunter2", "mysql://u:hunter2@x/y"]
+)
+def test_a_bad_database_url_is_not_repeated(url: str) -> None:
+    assert mistakes(DATABASE_URL=url) == "DATABASE_URL is neither a libpq URI nor a key=value string"
+
+
+@pytest.mark.parametrize(
+    "listen", ["8000", "x", ":8000", "h:", "h:65536", "h:80/", "::1:80", "a b:80", "h:٨٠", "h:80\n"]
+)
+def test_bad_listen_addresses(listen: str) -> None:
+    assert "MEDMITRA_LISTEN must be HOST:PORT" in mistakes(DATABASE_URL=URL, MEDMITRA_LISTEN=listen)
+
+
+@pytest.mark.parametrize("value", ["-1", "61", "nan", "inf", "1s", "1,5"])
+def test_bad_waits(value: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_DATABASE_WAIT_SECONDS=value)
+    assert re.fullmatch("MEDMITRA_DATABASE_WAIT_SECONDS must be (a number|between 0 and 60)", text)
+
+
+@pytest.mark.parametrize("value", ["0", "257", "1.5", "1e2"])
+def test_bad_thread_counts(value: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_THREADS=value)
+    assert re.fullmatch("MEDMITRA_THREADS must be (a number|between 1 and 256)", text)
+
+
+def test_the_factory_reads_the_environment_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    with pytest.raises(SettingsError):
+        create_app()
+    monkeypatch.setenv("DATABASE_URL", URL)
+    assert create_app().test_client().get("/cases/all_cases").status_code == 400
+
+
+def test_repr_shows_no_secret() -> None:
+    assert "hunter2" not in repr(Settings.from_environ({"DATABASE_URL": URL}))
+
+
+def test_the_readme_lists_every_setting_with_default_and_meaning() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", README.read_text(), re.MULTILINE)
+    assert rows == [
+        (
+            field.data_key,
+            "required" if field.load_default is missing else f"`{field.load_default}`",
+            field.metadata["help"],
+        )
+        for field in SettingsSchema().fields.values()
+    ]

@@ -1,0 +1,232 @@
+"""The files of sql/: what they make, who may do what with it, and how Postgres runs the query."""
+
+import datetime as dt
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import make_dsn
+
+from medmitra_cases.dao import SELECT_CASES
+from medmitra_cases.errors import SqlFileError
+from medmitra_cases.queries import read_sql, sql_directory
+from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, CasesDatabase, case, execute
+
+SNAPSHOT = """
+    SELECT 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod) FROM pg_attribute
+    WHERE attrelid::regclass::text ~ '^(medmitra|public)[.]|^cases' AND attnum > 0
+    UNION ALL SELECT 'index', indexrelid::regclass::text, pg_get_indexdef(indexrelid), ''
+    FROM pg_index WHERE indrelid::regclass::text ~ 'cases'
+    UNION ALL SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+    FROM pg_constraint WHERE conrelid::regclass::text ~ 'cases'
+    UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname, pg_get_triggerdef(oid) FROM pg_trigger
+    WHERE NOT tgisinternal
+    UNION ALL SELECT 'role', rolname, rolconfig::text, rolcanlogin::text
+    FROM pg_roles WHERE rolname ~ '^medmitra'
+    UNION ALL SELECT 'grants', oid::regclass::text, relacl::text, '' FROM pg_class
+    WHERE oid::regclass::text ~ 'cases'
+    ORDER BY 1, 2, 3, 4
+"""
+
+
+@pytest.fixture
+def owner(empty_database: str) -> Iterator[Connection]:
+    with closing(psycopg2.connect(empty_database)) as connection:
+        connection.autocommit = True
+        yield connection
+
+
+@pytest.fixture
+def service(database: CasesDatabase) -> Iterator[Connection]:
+    """A session of the service's own role."""
+    with closing(psycopg2.connect(database.service_dsn)) as connection:
+        connection.autocommit = True
+        yield connection
+
+
+@pytest.mark.parametrize("path", sorted(sql_directory().glob("*.sql")), ids=lambda path: str(path.name))
+def test_every_file_begins_with_its_name_and_its_purpose(path: Any) -> None:
+    name, purpose = path.read_text().splitlines()[:2]
+    assert name == f"-- name: {path.stem}"
+    assert re.match(r"-- \w.{20,}", purpose)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(SqlFileError, match=r"sql/no_such_query\.sql"):
+        read_sql("no_such_query")
+
+
+def test_a_file_that_is_not_what_its_name_says_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / "select_cases.sql").write_text("-- name: something_else\nSELECT 1")
+    monkeypatch.setattr("medmitra_cases.queries.sql_directory", lambda: tmp_path)
+    with pytest.raises(SqlFileError, match=r"select_cases\.sql does not begin with"):
+        read_sql("select_cases")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_running_the_files_again_changes_nothing(owner: Connection, layout: Any) -> None:
+    layout.create(owner)
+    first = execute(owner, SNAPSHOT)
+    for name in layout.files:
+        execute(owner, read_sql(name))
+    assert execute(owner, SNAPSHOT) == first
+    assert len(first) > 20
+
+
+def test_the_existing_table_is_not_changed(owner: Connection) -> None:
+    execute(owner, PRODUCT_TABLE)
+    table = "SELECT oid, xmin, relacl FROM pg_class WHERE oid = 'public.cases'::regclass"
+    before = execute(owner, table), execute(owner, SNAPSHOT)
+    for name in ("existing_table", "roles"):
+        execute(owner, read_sql(name))
+    assert execute(owner, table) == before[0]
+    assert set(before[1]) < set(execute(owner, SNAPSHOT))
+
+
+def add(owner: Connection, **values: Any) -> None:
+    columns = case(**values)
+    statement = (
+        f"INSERT INTO medmitra.cases ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))})"
+    )
+    execute(owner, statement, list(columns.values()))
+
+
+def test_updated_at_follows_every_change_and_nothing_else(owner: Connection) -> None:
+    LAYOUTS["own_table"].create(owner)
+    long_ago = dt.datetime(2001, 1, 1, tzinfo=dt.timezone.utc)
+    add(owner, status="pending", updated_at=long_ago)
+    read = "SELECT updated_at, updated_at = now() FROM medmitra.cases"
+    assert execute(owner, read)[0][0] == long_ago
+    execute(owner, "UPDATE medmitra.cases SET status = 'pending'")
+    assert execute(owner, read)[0][0] == long_ago
+    execute(owner, f"UPDATE medmitra.cases SET status = 'completed', updated_at = '1999-01-01'; {read}")
+    ((_, now),) = execute(
+        owner, f"UPDATE medmitra.cases SET status = 'failed', updated_at = '1999-01-01'; {read}"
+    )
+    assert now
+
+
+@pytest.mark.parametrize(
+    "moment", ["infinity", "-infinity", "0001-12-31 23:59:59+00 BC", "10000-01-01 00:00:00+00"]
+)
+@pytest.mark.parametrize("column", ["created_at", "updated_at"])
+def test_times_that_iso_8601_cannot_write_are_refused(owner: Connection, column: str, moment: str) -> None:
+    LAYOUTS["own_table"].create(owner)
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        add(owner, **{column: moment})
+
+
+def test_a_case_id_belongs_to_one_case(owner: Connection) -> None:
+    LAYOUTS["own_table"].create(owner)
+    add(owner, case_id=DOCTOR)
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        add(owner, case_id=DOCTOR.upper())
+
+
+def test_what_a_writer_may_leave_out(owner: Connection) -> None:
+    LAYOUTS["own_table"].create(owner)
+    execute(owner, "INSERT INTO medmitra.cases (user_id, patient_name, patient_age, patient_gender)"
+                   " VALUES (%s, '', 0, '')", [DOCTOR])  # fmt: skip
+    assert execute(
+        owner, "SELECT case_summary, status, created_at = updated_at, case_id IS NULL FROM medmitra.cases"
+    ) == [(None, "pending", True, False)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO medmitra.cases (user_id, patient_name, patient_age, patient_gender) VALUES"
+        " ('b8acad4b-4944-4d66-b405-de70886e7248', 'x', 1, 'x')",
+        "UPDATE medmitra.cases SET status = 'completed'",
+        "DELETE FROM medmitra.cases",
+        "TRUNCATE medmitra.cases",
+        "DROP VIEW medmitra.cases",
+        "DROP TABLE medmitra.cases",
+        "CREATE TABLE medmitra.mine (x int)",
+        "CREATE TABLE public.mine (x int)",
+        "SELECT * FROM public.cases",
+        "SELECT * FROM public.secrets",
+        "SELECT note FROM medmitra.cases",
+        "SELECT pg_read_file('/etc/passwd')",
+        "COPY (SELECT 1) TO PROGRAM 'true'",
+        "SET ROLE postgres",
+        "CREATE ROLE mine",
+    ],
+)
+def test_the_role_reads_cases_and_may_do_nothing_else(
+    database: CasesDatabase, service: Connection, statement: str
+) -> None:
+    execute(database.owner, "CREATE TABLE IF NOT EXISTS public.secrets (x int)")
+    # The role may switch its read-only default off, so what holds it back are the grants.
+    execute(service, "SET default_transaction_read_only = off")
+    with pytest.raises(psycopg2.Error) as raised:
+        execute(service, statement)
+    expected = {
+        psycopg2.errors.InsufficientPrivilege,
+        psycopg2.errors.UndefinedTable,
+        psycopg2.errors.UndefinedColumn,
+        psycopg2.errors.WrongObjectType,
+    }
+    assert type(raised.value) in expected
+
+
+def test_a_column_added_later_is_not_readable(owner: Connection) -> None:
+    LAYOUTS["own_table"].create(owner)
+    execute(owner, "ALTER TABLE medmitra.cases ADD COLUMN note text")
+    execute(owner, "SET ROLE medmitra_cases")
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        execute(owner, "SELECT note FROM medmitra.cases")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("statement_timeout", "5s"),
+        ("default_transaction_read_only", "on"),
+        ("search_path", "medmitra, pg_catalog"),
+        ("random_page_cost", "1.1"),
+    ],
+)
+def test_the_roles_settings_hold_in_its_sessions(service: Connection, setting: str, value: str) -> None:
+    assert execute(service, f"SHOW {setting}") == [(value,)]
+
+
+@pytest.mark.parametrize("mine", [50, 20_000])
+def test_the_query_is_one_ordered_index_scan(database: CasesDatabase, service: Connection, mine: int) -> None:
+    others = [str(uuid.uuid4()) for _ in range(500)]
+    database.add_many(others, 100_000 - mine)
+    database.add_many([DOCTOR], mine)
+    ((plan,),) = execute(service, f"EXPLAIN (FORMAT JSON) {SELECT_CASES}", {"user_id": DOCTOR})
+    (scan,) = nodes(plan[0]["Plan"])
+    index = (
+        "cases_doctor_id_id_idx" if database.layout is LAYOUTS["existing_table"] else "cases_user_id_id_idx"
+    )
+    assert (scan["Node Type"], scan["Index Name"]) == ("Index Scan", index), json.dumps(plan, indent=1)
+    assert "Filter" not in scan
+
+
+def test_interleaved_doctors_are_read_by_the_index_too(database: CasesDatabase, service: Connection) -> None:
+    database.add_many([DOCTOR, *(str(uuid.uuid4()) for _ in range(1999))], 100_000)
+    ((plan,),) = execute(service, f"EXPLAIN (FORMAT JSON) {SELECT_CASES}", {"user_id": DOCTOR})
+    assert [node["Node Type"] for node in nodes(plan[0]["Plan"])] == ["Index Scan"]
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """The nodes of a plan, outermost first."""
+    return [plan, *(node for child in plan.get("Plans", ()) for node in nodes(child))]
+
+
+def test_the_query_works_for_any_role_and_search_path(database: CasesDatabase) -> None:
+    database.add(case())
+    with closing(
+        psycopg2.connect(make_dsn(database.owner_dsn, options="-c search_path=pg_catalog"))
+    ) as other:
+        assert len(execute(other, SELECT_CASES, {"user_id": DOCTOR})) == 1

@@ -1,0 +1,5 @@
+"""The WSGI application, for any WSGI server: ``waitress-serve --listen=127.0.0.1:8000 wsgi:app``."""
+
+from medmitra_cases import create_app
+
+app = create_app()
