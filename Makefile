@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: test lint clean
+.PHONY: run test lint wheel clean
+
+run: $(VENV)/demo.installed ## the service on a Postgres of its own, with the published example
+	$(BIN)/medmitra-cases demo
 
 test: $(VENV)/dev.installed ## the whole suite against a real Postgres, with branch coverage
 	$(BIN)/coverage erase
@@ -15,6 +18,10 @@ lint: $(VENV)/dev.installed ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheel: $(VENV)/dev.installed ## dist/*.whl, built from the source distribution
+	rm -rf build dist *.egg-info  # a stale build/ would ship deleted SQL files
+	$(BIN)/python -m build
 
 clean: ## remove all that the above made
 	rm -rf .venv* build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -100,7 +100,10 @@ class SettingsSchema(Schema):
         data_key="DATABASE_URL",
         required=True,
         validate=_is_database_url,
-        error_messages={"required": "is not set: a libpq URI or key=value string"},
+        error_messages={
+            "required": "is not set: a libpq URI or key=value string"
+            " (no database at hand? `medmitra-cases demo` brings one)"
+        },
         metadata={
             "help": "The database: any libpq URI or `key=value` string, several hosts included. Secret."
         },
@@ -109,7 +112,7 @@ class SettingsSchema(Schema):
         data_key="MEDMITRA_LISTEN",
         load_default="127.0.0.1:8000",
         validate=_is_listen_address,
-        metadata={"help": "`HOST:PORT` to listen on. Port 0 takes a free one."},
+        metadata={"help": "`HOST:PORT` that `serve` and `demo` listen on. Port 0 takes a free one."},
     )
     threads = _number(
         fields.Integer,

@@ -13,12 +13,13 @@ LAYERS = (
     {"schemas"},
     {"settings", "queries"},
     {"database"},
-    {"dao", "embedded", "request_id"},
-    {"cases", "error_handlers"},
+    {"dao", "embedded", "sample", "catalogue", "request_id"},
+    {"cases", "error_handlers", "checks"},
     {"app"},
-    {"__init__"},
+    {"server", "__init__"},
+    {"cli"},
 )
-KNOW_FLASK = {"app", "cases", "error_handlers", "request_id"}
+KNOW_FLASK = {"app", "cases", "error_handlers", "request_id", "server"}
 
 
 def imports(module: str) -> set[str]:

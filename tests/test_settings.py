@@ -50,7 +50,8 @@ def test_every_setting_can_be_set() -> None:
 def test_all_mistakes_are_named_at_once() -> None:
     text = mistakes(MEDMITRA_LISTEN="8000", MEDMITRA_THREADS="many", MEDMITRA_KEEPALIVE_SECONDS="0")
     assert text.split("; ") == [
-        "DATABASE_URL is not set: a libpq URI or key=value string",
+        "DATABASE_URL is not set: a libpq URI or key=value string"
+        " (no database at hand? `medmitra-cases demo` brings one)",
         "MEDMITRA_LISTEN must be HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000",
         "MEDMITRA_THREADS must be a number",
         "MEDMITRA_KEEPALIVE_SECONDS must be between 1 and 3600",

@@ -91,6 +91,12 @@ def test_the_existing_table_is_not_changed(owner: Connection) -> None:
     assert set(before[1]) < set(execute(owner, SNAPSHOT))
 
 
+def test_the_published_cases_are_inserted_once(owner: Connection) -> None:
+    LAYOUTS["own_table"].create(owner)
+    assert len(execute(owner, read_sql("insert_published_cases"))) == 2
+    assert len(execute(owner, read_sql("insert_published_cases"))) == 0
+
+
 def add(owner: Connection, **values: Any) -> None:
     columns = case(**values)
     statement = (

