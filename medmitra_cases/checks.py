@@ -55,7 +55,7 @@ def check_database(connection: Connection) -> Iterator[Finding]:
     """Look at everything the service needs, in the order in which one would mend it.
 
     Args:
-        connection: A connection as the service would make it, but not in autocommit mode.
+        connection: A connection as the service would make it.
 
     Yields:
         What was found; nothing more after something without which the rest cannot be looked at.
@@ -123,10 +123,8 @@ def _rights(columns: list[Column]) -> Finding:
 
 def _index(connection: Connection, kind: str) -> Finding:
     with connection.cursor() as cursor:
-        cursor.execute(_ONLY_INDEX_SCANS)
-        cursor.execute(f"EXPLAIN (FORMAT JSON) {SELECT_CASES}", {"user_id": _NOBODY})
+        cursor.execute(f"{_ONLY_INDEX_SCANS}; EXPLAIN (FORMAT JSON) {SELECT_CASES}", {"user_id": _NOBODY})
         nodes = list(_nodes(cursor.fetchall()[0][0][0]["Plan"]))
-    connection.rollback()
     in_order = not any("Sort" in node["Node Type"] for node in nodes)
     if in_order and any("Index Cond" in node for node in nodes):
         return Finding(Verdict.GOOD, "an index gives a doctor's cases in insertion order", "")

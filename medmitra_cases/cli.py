@@ -15,6 +15,7 @@ from medmitra_cases import __version__
 from medmitra_cases.app import DATABASE, create_app
 from medmitra_cases.catalogue import Column, describe_cases
 from medmitra_cases.checks import Verdict, check_database
+from medmitra_cases.database import connect
 from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.errors import MedmitraCasesError
 from medmitra_cases.queries import read_sql, sql_directory
@@ -66,7 +67,7 @@ def demo(listen: str | None) -> None:
     Needs the extra: pip install 'medmitra-cases[demo]'. DATABASE_URL is not touched.
     """
     with exit_on_signals(), embedded_postgres(_demo_folder()) as owner_dsn:
-        with closing(_connect(owner_dsn)) as connection:
+        with closing(connect(owner_dsn)) as connection:
             for name in ("schema", "roles"):
                 _execute(connection, name)
             insert_published_cases(connection)
@@ -77,7 +78,7 @@ def demo(listen: str | None) -> None:
 @main.command()
 def init_db() -> None:
     """Make the table medmitra.cases in DATABASE_URL, as its owner."""
-    with closing(_connect(_settings().database_url)) as connection:
+    with closing(connect(_settings().database_url)) as connection:
         columns = describe_cases(connection)
         _refuse_view(columns)
         _execute(connection, "schema")
@@ -96,7 +97,7 @@ def load_sample(user: object | None, cases: int | None) -> None:
     """Fill medmitra.cases in DATABASE_URL: the two published cases, or N made-up ones of one doctor."""
     if (user is None) != (cases is None):
         raise click.UsageError("--user and --cases go together")
-    with closing(_connect(_settings().database_url)) as connection:
+    with closing(connect(_settings().database_url)) as connection:
         _refuse_view(describe_cases(connection))
         if cases is None:
             inserted = insert_published_cases(connection)
@@ -112,7 +113,7 @@ def load_sample(user: object | None, cases: int | None) -> None:
 @main.command()
 def check() -> None:
     """Compare DATABASE_URL with what the service needs; exit status 1 if something is missing."""
-    with closing(psycopg2.connect(_settings().database_url)) as connection:
+    with closing(connect(_settings().database_url)) as connection:
         findings = list(check_database(connection))
     for finding in findings:
         click.echo(f"{finding.verdict.value} {finding.seen}")
@@ -146,12 +147,6 @@ def _demo_folder() -> Path:
     # Below root's home the account that runs Postgres for root could not reach it.
     default = Path("/var/lib") if os.geteuid() == 0 else Path.home() / ".local" / "share"
     return Path(os.environ.get("XDG_DATA_HOME") or default) / "medmitra-cases" / "demo"
-
-
-def _connect(dsn: str) -> Connection:
-    connection = psycopg2.connect(dsn)
-    connection.autocommit = True
-    return connection
 
 
 def _execute(connection: Connection, name: str) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE, parse_dsn
 from psycopg2.extensions import connection as Connection
-from psycopg2.extensions import parse_dsn
 
 from medmitra_cases.errors import DatabaseError, DatabaseUnavailable, DataRefused, QueryTimedOut
 
@@ -30,6 +30,26 @@ FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 0.4
 
 
+def connect(url: str) -> Connection:
+    """Open a connection in autocommit mode: a lone SELECT then needs no round trip for BEGIN and COMMIT.
+
+    Args:
+        url: A libpq URI or ``key=value`` string; what it leaves open, ``CONNECTION_DEFAULTS`` sets.
+
+    Returns:
+        The connection.
+
+    Raises:
+        psycopg2.OperationalError: The database cannot be reached, or refuses.
+    """
+    # Text must arrive as Unicode whatever the server's encoding: the URL has no say in client_encoding.
+    connection: Connection = psycopg2.connect(
+        **{**CONNECTION_DEFAULTS, **parse_dsn(url), "client_encoding": "UTF8"}
+    )
+    connection.autocommit = True
+    return connection
+
+
 class _ThreadState(threading.local):
     """What each thread has of its own."""
 
@@ -39,8 +59,7 @@ class _ThreadState(threading.local):
 class Database:
     """Runs reads on connections that belong to the calling thread and are opened on its first read.
 
-    No pool: as many connections as threads, none handed over, nothing to run out of. Every connection is in
-    autocommit mode, which saves the round trips of BEGIN and ROLLBACK for a single SELECT.
+    No pool: as many connections as threads, none handed over, nothing to run out of.
     """
 
     def __init__(self, url: str, *, wait_seconds: float) -> None:
@@ -50,8 +69,7 @@ class Database:
             url: A libpq URI or ``key=value`` string.
             wait_seconds: How long one read goes on trying to reach a database that is gone.
         """
-        # Text must arrive as Unicode whatever the server's encoding: the URL has no say in client_encoding.
-        self._parameters = {**CONNECTION_DEFAULTS, **parse_dsn(url), "client_encoding": "UTF8"}
+        self._url = url
         self._wait_seconds = wait_seconds
         self._thread = _ThreadState()
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -93,15 +111,16 @@ class Database:
             time.sleep(pause)
 
     def close(self) -> None:
-        """Close the connections of all threads. A read after that opens a new one."""
+        """Close the connections of all threads but those in a query. A read after that opens a new one."""
         with self._open_lock:
             for connection in self._open:
-                connection.close()
+                # Closing that one would wait until its query ends, which may be never.
+                if connection.info.transaction_status != TRANSACTION_STATUS_ACTIVE:
+                    connection.close()
 
     def _connection(self) -> Connection:
         if self._thread.connection is None:
-            connection = psycopg2.connect(**self._parameters)
-            connection.autocommit = True
+            connection = connect(self._url)
             with self._open_lock:
                 self._open.add(connection)
             self._thread.connection = connection

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -57,12 +57,12 @@ class Running:
 
     def get(self, target: str, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
         """Send one request; returns the answer and its body."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_SECONDS)
-        connection.request(method, target, headers=headers)
-        response = connection.getresponse()
-        body = response.read()
-        connection.close()
-        return response, body
+        with closing(
+            http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_SECONDS)
+        ) as connection:
+            connection.request(method, target, headers=headers)
+            response = connection.getresponse()
+            return response, response.read()
 
     def send(self, raw: bytes) -> bytes:
         """Send bytes as they are; returns all that comes until the server closes."""

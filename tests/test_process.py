@@ -1,5 +1,6 @@
 """The real server in a process of its own: started, asked over a socket, stopped with signals."""
 
+import http.client
 import json
 import os
 import pwd
@@ -9,11 +10,13 @@ import stat
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 
-from tests.factories import DOCTOR, CasesDatabase, case, in_json
+from tests.factories import DOCTOR, CasesDatabase, case, execute, in_json
 from tests.processes import COMMAND, Running, processes_below, run, running
 
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
@@ -118,6 +121,21 @@ def test_a_signal_ends_it_cleanly(database: CasesDatabase, number: signal.Signal
         assert server.get(ASKED)[0].status == 200
         assert server.end(number) == 0
         assert "Traceback" not in server.printed
+
+
+def test_a_query_that_hangs_does_not_keep_it_from_ending(database: CasesDatabase) -> None:
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with (
+        closing(psycopg2.connect(database.owner_dsn)) as writer,
+        ThreadPoolExecutor(1) as pool,
+        running(COMMAND, "serve", "--listen", "127.0.0.1:0", DATABASE_URL=database.owner_dsn) as server,
+    ):
+        execute(writer, f"LOCK TABLE {database.layout.relation} IN ACCESS EXCLUSIVE MODE")
+        answer = pool.submit(server.get, ASKED)
+        while not execute(database.owner, waiting):
+            assert not answer.done()
+        assert server.end() == 0
+        assert isinstance(answer.exception(), http.client.RemoteDisconnected)
 
 
 def test_starts_without_its_database() -> None:
