@@ -1,7 +1,6 @@
 """Reads cases from Postgres: SQL in, rows out."""
 
 import datetime as dt
-from typing import NamedTuple
 
 from psycopg2.extensions import connection as Connection
 
@@ -10,21 +9,8 @@ from medmitra_cases.queries import read_sql
 SELECT_CASES = read_sql("select_cases")
 
 
-class CaseRow(NamedTuple):
-    """One row of ``select_cases``: its columns, in its order.
-
-    Times are UTC without an offset. What the contract's systems may leave empty is optional.
-    """
-
-    case_id: str
-    user_id: str
-    patient_name: str
-    patient_age: int
-    patient_gender: str
-    case_summary: str | None
-    status: str | None
-    created_at: dt.datetime | None
-    updated_at: dt.datetime | None
+# One row of select_cases, its columns in its order; times are UTC without an offset.
+CaseRow = tuple[str, str, str, int, str, str | None, str | None, dt.datetime | None, dt.datetime | None]
 
 
 def fetch_cases(connection: Connection, user_id: str) -> list[CaseRow]:
@@ -42,4 +28,4 @@ def fetch_cases(connection: Connection, user_id: str) -> list[CaseRow]:
     """
     with connection.cursor() as cursor:
         cursor.execute(SELECT_CASES, {"user_id": user_id})
-        return [CaseRow._make(row) for row in cursor]
+        return cursor.fetchall()

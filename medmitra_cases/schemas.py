@@ -5,9 +5,10 @@ The keys, their order and their types are those of the published contract.
 
 import datetime as dt
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate
 
 # uuid.UUID() also takes braces, urn:uuid:, no dashes and other scripts' digits; the contract takes one form.
@@ -62,16 +63,10 @@ class CasesQuerySchema(QuerySchema):
 
 
 class UtcDateTime(fields.NaiveDateTime):
-    """A datetime without an offset, known to be UTC, as ISO 8601 with a ``Z`` (RFC 3339, 5.6).
+    """A datetime without an offset, known to be UTC. It is left to ``to_json``, which writes RFC 3339."""
 
-    A fraction is kept to the microsecond, and left out where it is zero.
-    """
-
-    def _serialize(
-        self, value: dt.datetime | None, attr: str | None, obj: Any, **kwargs: Any
-    ) -> str | float | None:
-        text = super()._serialize(value, attr, obj, **kwargs)
-        return None if text is None else f"{text}Z"
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        return value
 
 
 class CaseSchema(Schema):
@@ -86,6 +81,37 @@ class CaseSchema(Schema):
     status = fields.String(required=True, allow_none=True)
     created_at = UtcDateTime(required=True, allow_none=True)
     updated_at = UtcDateTime(required=True, allow_none=True)
+
+    def dump_rows(self, rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
+        """Dump many cases at once: the same as ``dump(…, many=True)``, several times as fast.
+
+        The fields' own serializers run, but column by column, and not at all over a column of values that
+        they would return as they are.
+
+        Args:
+            rows: One tuple per case, its values in the order of the fields.
+
+        Returns:
+            One dictionary per case, its keys in the order of the fields.
+        """
+        columns = [
+            column if _KEPT[type(field)].issuperset(map(type, column)) else _serialize(field, name, column)
+            for (name, field), column in zip(self.dump_fields.items(), zip(*rows, strict=True), strict=False)
+        ]
+        names = tuple(self.dump_fields)
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+# The types of value that each kind of field serializes as they are; psycopg2 delivers hardly any other.
+_KEPT: dict[type[fields.Field[Any]], frozenset[type]] = {
+    fields.String: frozenset({str, type(None)}),
+    fields.Integer: frozenset({int, type(None)}),
+    UtcDateTime: frozenset({dt.datetime, type(None)}),
+}
+
+
+def _serialize(field: fields.Field[Any], name: str, column: tuple[Any, ...]) -> list[Any]:
+    return [field._serialize(value, name, None) for value in column]
 
 
 class CasesSchema(Schema):
@@ -112,3 +138,15 @@ def describe_invalid(error: ValidationError) -> str:
     return "; ".join(
         f"{name} {message}" for name, messages in error.messages_dict.items() for message in messages
     )
+
+
+def to_json(dumped: object) -> bytes:
+    """Write what a schema dumped.
+
+    Args:
+        dumped: Dictionaries, lists and plain values; datetimes without an offset count as UTC.
+
+    Returns:
+        JSON in UTF-8; times as RFC 3339 with ``Z``, a fraction to the microsecond, none where it is zero.
+    """
+    return orjson.dumps(dumped, option=orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z)
