@@ -6,11 +6,11 @@ from flask import Blueprint, Response, request
 
 from medmitra_cases.dao import fetch_cases
 from medmitra_cases.database import Database
-from medmitra_cases.schemas import CaseSchema, CasesQuerySchema, to_json
+from medmitra_cases.schemas import CasesQuerySchema, CasesSchema, to_json
 
 # Built once: marshmallow copies every field each time a schema is made.
 _QUERY = CasesQuerySchema()
-_CASE = CaseSchema()
+_CASES = CasesSchema()
 
 
 def create_blueprint(database: Database) -> Blueprint:
@@ -31,7 +31,7 @@ def create_blueprint(database: Database) -> Blueprint:
         query_string = request.query_string.decode("utf-8", "replace")
         query = _QUERY.load(parse_qs(query_string, keep_blank_values=True))
         rows = database.read(fetch_cases, query["user_id"])
-        response = Response(to_json({"cases": _CASE.dump_rows(rows)}), mimetype="application/json")
+        response = Response(to_json(_CASES.dump_rows(rows)), mimetype="application/json")
         # Health data: no shared cache may keep it, and no cache may answer without asking again.
         response.headers["Cache-Control"] = "private, no-cache"
         return response

@@ -16,6 +16,14 @@ class Column(NamedTuple):
     readable: bool
 
 
+class Source(NamedTuple):
+    """The row of ``describe_source``."""
+
+    hidden: bool
+    may_write: bool
+    invalid_index: str | None
+
+
 class Session(NamedTuple):
     """The row of ``describe_session``."""
 
@@ -24,7 +32,7 @@ class Session(NamedTuple):
     database_name: str
     role_name: str
     statement_timeout: str
-    may_write: bool
+    random_page_cost: float
 
 
 def describe_cases(connection: Connection) -> list[Column]:
@@ -39,9 +47,22 @@ def describe_cases(connection: Connection) -> list[Column]:
     Raises:
         psycopg2.Error: The database failed.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(read_sql("describe_cases"))
-        return [Column._make(row) for row in cursor]
+    return [Column._make(row) for row in _rows(connection, "describe_cases")]
+
+
+def describe_source(connection: Connection) -> Source:
+    """Look up the tables that ``medmitra.cases`` is or reads.
+
+    Args:
+        connection: Any connection to the database.
+
+    Returns:
+        What of them matters to the service.
+
+    Raises:
+        psycopg2.Error: The database failed.
+    """
+    return Source._make(_rows(connection, "describe_source")[0])
 
 
 def describe_session(connection: Connection) -> Session:
@@ -51,11 +72,15 @@ def describe_session(connection: Connection) -> Session:
         connection: The connection to describe.
 
     Returns:
-        What it is and may do.
+        What it is.
 
     Raises:
         psycopg2.Error: The database failed.
     """
+    return Session._make(_rows(connection, "describe_session")[0])
+
+
+def _rows(connection: Connection, name: str) -> list[tuple[object, ...]]:
     with connection.cursor() as cursor:
-        cursor.execute(read_sql("describe_session"))
-        return Session._make(cursor.fetchall()[0])
+        cursor.execute(read_sql(name))
+        return cursor.fetchall()

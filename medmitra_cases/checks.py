@@ -1,13 +1,21 @@
 """Compares a database with what the service needs of it, and says in plain words what is missing."""
 
+import shlex
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.catalogue import Column, Session, describe_cases, describe_session
-from medmitra_cases.dao import SELECT_CASES
+from medmitra_cases.catalogue import (
+    Column,
+    Session,
+    Source,
+    describe_cases,
+    describe_session,
+    describe_source,
+)
+from medmitra_cases.plan import reads_in_index_order
 from medmitra_cases.queries import sql_directory
 
 OLDEST_POSTGRES = 15
@@ -27,12 +35,8 @@ COLUMN_TYPES = {
     "updated_at": frozenset({"timestamp with time zone"}),
 }
 
-# With every other way switched off, the plan shows whether an index allows the way we want. The planner's own
-# choice says less: it never uses an index on an empty table.
-_ONLY_INDEX_SCANS = (
-    "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
-)
-_NOBODY = "00000000-0000-0000-0000-000000000000"
+# Above, the planner tends to gather a doctor's rows out of order and sort them.
+DEAREST_RANDOM_PAGE = 2.0
 
 
 class Verdict(Enum):
@@ -69,13 +73,29 @@ def check_database(connection: Connection) -> Iterator[Finding]:
     yield _relation(columns)
     if not columns:
         return
+    source = describe_source(connection)
     yield _types(columns)
     rights = _rights(columns)
     yield rights
+    if columns[0].kind == "view":
+        yield _row_security(source)
     if rights.verdict is Verdict.GOOD and {column.name for column in columns} >= COLUMN_TYPES.keys():
-        yield _index(connection, columns[0].kind)
-    yield _no_more_rights(session)
+        yield _index(connection, columns[0].kind, source)
+    yield _planner(session)
+    yield _no_more_rights(source)
     yield _timeout(session)
+
+
+def psql(file: str) -> str:
+    """Write the command that runs a file of ``sql/`` and stops at its first error.
+
+    Args:
+        file: The file's name.
+
+    Returns:
+        A line for a shell, the database left to ``DATABASE_URL``.
+    """
+    return f'psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f {shlex.quote(str(sql_directory() / file))}'
 
 
 def _version(session: Session) -> Finding:
@@ -93,8 +113,8 @@ def _relation(columns: list[Column]) -> Finding:
     return Finding(
         Verdict.MISSING,
         "there is no table or view medmitra.cases",
-        "medmitra-cases init-db makes the table; where the product's own table public.cases is to be served,"
-        f" psql -f {sql_directory() / 'existing_table.sql'} makes a view of it",
+        "medmitra-cases init-db makes the table; to serve the product's own table public.cases instead:"
+        f" {psql('existing_table.sql')}",
     )
 
 
@@ -117,36 +137,45 @@ def _rights(columns: list[Column]) -> Finding:
     return Finding(
         Verdict.MISSING if unreadable else Verdict.GOOD,
         f"the role may not read {', '.join(unreadable)}" if unreadable else "the role may read all it needs",
-        f"psql -f {sql_directory() / 'roles.sql'} makes the role medmitra_cases that may",
+        f"let the service log in as the role medmitra_cases: {psql('roles.sql')}",
     )
 
 
-def _index(connection: Connection, kind: str) -> Finding:
-    with connection.cursor() as cursor:
-        cursor.execute(f"{_ONLY_INDEX_SCANS}; EXPLAIN (FORMAT JSON) {SELECT_CASES}", {"user_id": _NOBODY})
-        nodes = list(_nodes(cursor.fetchall()[0][0][0]["Plan"]))
-    in_order = not any("Sort" in node["Node Type"] for node in nodes)
-    if in_order and any("Index Cond" in node for node in nodes):
+def _row_security(source: Source) -> Finding:
+    return Finding(
+        Verdict.MISSING if source.hidden else Verdict.GOOD,
+        f"row level security of the table behind the view hides {'its rows' if source.hidden else 'nothing'}",
+        "make the view as that table's owner: ALTER VIEW medmitra.cases OWNER TO …",
+    )
+
+
+def _index(connection: Connection, kind: str, source: Source) -> Finding:
+    if reads_in_index_order(connection):
         return Finding(Verdict.GOOD, "an index gives a doctor's cases in insertion order", "")
-    file = "schema.sql" if kind == "table" else "existing_table_index.sql"
+    build = psql("schema.sql" if kind == "table" else "existing_table_index.sql")
+    left_behind = source.invalid_index and f"DROP INDEX CONCURRENTLY {source.invalid_index}; then "
     return Finding(
         Verdict.MISSING,
         "no index gives a doctor's cases in insertion order, so every request reads or sorts too much",
-        f"psql -f {sql_directory() / file}",
+        f"{left_behind or ''}{build}",
     )
 
 
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from _nodes(child)
-
-
-def _no_more_rights(session: Session) -> Finding:
+def _planner(session: Session) -> Finding:
+    dear = session.random_page_cost > DEAREST_RANDOM_PAGE
     return Finding(
-        Verdict.ADVICE if session.may_write else Verdict.GOOD,
-        f"the role may {'also write' if session.may_write else 'not write'} medmitra.cases",
-        f"let the service log in as the role that {sql_directory() / 'roles.sql'} makes",
+        Verdict.ADVICE if dear else Verdict.GOOD,
+        f"random_page_cost is {session.random_page_cost:g}"
+        + dear * ": the planner may sort, not use the index",
+        f"ALTER ROLE {session.role_name} SET random_page_cost = 1.1, unless the data is on spinning disks",
+    )
+
+
+def _no_more_rights(source: Source) -> Finding:
+    return Finding(
+        Verdict.ADVICE if source.may_write else Verdict.GOOD,
+        f"the role may {'also' if source.may_write else 'not'} write medmitra.cases",
+        f"let the service log in as the role medmitra_cases: {psql('roles.sql')}",
     )
 
 

@@ -1,5 +1,6 @@
 """The command ``medmitra-cases``."""
 
+import io
 import logging
 import os
 import sys
@@ -14,11 +15,11 @@ from psycopg2.extensions import make_dsn
 from medmitra_cases import __version__
 from medmitra_cases.app import DATABASE, create_app
 from medmitra_cases.catalogue import Column, describe_cases
-from medmitra_cases.checks import Verdict, check_database
+from medmitra_cases.checks import Verdict, check_database, psql
 from medmitra_cases.database import connect
 from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.errors import MedmitraCasesError
-from medmitra_cases.queries import read_sql, sql_directory
+from medmitra_cases.queries import read_sql
 from medmitra_cases.sample import copy_synthetic_cases, insert_published_cases
 from medmitra_cases.server import Server, exit_on_signals
 from medmitra_cases.settings import Settings
@@ -45,6 +46,8 @@ def main() -> None:
 
     Settings come from the environment; DATABASE_URL names the database. Without one, try the demo.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no ✓ shows a ?
 
 
 _listen = click.option("--listen", metavar="HOST:PORT", help="Listen here instead of at MEDMITRA_LISTEN.")
@@ -66,6 +69,7 @@ def demo(listen: str | None) -> None:
     The database lives in a folder below XDG_DATA_HOME (as root: /var/lib) and is there again next time.
     Needs the extra: pip install 'medmitra-cases[demo]'. DATABASE_URL is not touched.
     """
+    _settings(DATABASE_URL="dbname=postgres", MEDMITRA_LISTEN=listen)  # mistakes show before Postgres starts
     with exit_on_signals(), embedded_postgres(_demo_folder()) as owner_dsn:
         with closing(connect(owner_dsn)) as connection:
             for name in ("schema", "roles"):
@@ -87,7 +91,7 @@ def init_db() -> None:
         if columns
         else "Made the table medmitra.cases, its index and the trigger that keeps updated_at."
     )
-    click.echo(f"Next, the service's own role: psql -f {sql_directory() / 'roles.sql'}")
+    click.echo(f"Next, the service's own role: {psql('roles.sql')}")
 
 
 @main.command()

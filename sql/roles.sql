@@ -1,14 +1,23 @@
 -- name: roles
--- The role the service logs in as: it reads the nine columns of medmitra.cases and the order they come in,
--- and nothing else. Run by a role that may create roles, after schema.sql or existing_table.sql; running it
--- again changes nothing. The password is yours to set: ALTER ROLE medmitra_cases PASSWORD '…';
+-- The role the service logs in as: it is granted the nine columns of medmitra.cases and the order they come
+-- in, to read, and nothing else. (Like every role it also has what is granted to PUBLIC: by default, to make
+-- temporary tables and to connect to other databases.) Run by the owner of medmitra.cases, who must also be
+-- allowed to create roles, after schema.sql or existing_table.sql; running it again changes nothing.
+-- The password is yours to set: \password medmitra_cases
 
 BEGIN;
 
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'medmitra_cases') THEN
-        CREATE ROLE medmitra_cases LOGIN;
+        CREATE ROLE medmitra_cases;
+    ELSIF EXISTS (
+        SELECT
+        FROM pg_roles
+        WHERE rolname = 'medmitra_cases'
+            AND (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)
+    ) THEN
+        RAISE EXCEPTION 'there is a role medmitra_cases with powers that the service must not have';
     END IF;
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO medmitra_cases', current_database());
 END
@@ -19,6 +28,7 @@ GRANT SELECT (
     id, case_id, user_id, patient_name, patient_age, patient_gender, case_summary, status, created_at, updated_at
 ) ON medmitra.cases TO medmitra_cases;
 
+ALTER ROLE medmitra_cases LOGIN;
 -- On the role rather than in the connection, so that they also hold behind PgBouncer in transaction mode.
 ALTER ROLE medmitra_cases SET statement_timeout = '5s';  -- a longer query is cancelled and answered with 500
 ALTER ROLE medmitra_cases SET default_transaction_read_only = on;

@@ -3,8 +3,10 @@
 
 BEGIN;
 
+-- Give up rather than queue behind a long transaction, with everybody else queueing behind us.
+SET LOCAL lock_timeout = '3s';
 -- Two of these at once would race for the same names.
-SELECT pg_advisory_xact_lock(hashtextextended('medmitra schema.sql', 0));
+DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('medmitra schema.sql', 0)); END $$;
 
 CREATE SCHEMA IF NOT EXISTS medmitra;
 
@@ -34,14 +36,16 @@ CREATE INDEX IF NOT EXISTS cases_user_id_id_idx ON medmitra.cases (user_id, id);
 CREATE OR REPLACE FUNCTION medmitra.set_updated_at() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-    NEW.updated_at := now();
+    NEW.updated_at := OLD.updated_at;
+    IF NEW IS DISTINCT FROM OLD THEN
+        NEW.updated_at := now();
+    END IF;
     RETURN NEW;
 END
 $$;
 
--- Whatever an UPDATE says about updated_at, it holds the time of the last real change.
+-- Whatever an UPDATE says about updated_at, it holds the time of the last change of anything else.
 CREATE OR REPLACE TRIGGER set_updated_at BEFORE UPDATE ON medmitra.cases
-FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*)
-EXECUTE FUNCTION medmitra.set_updated_at();
+FOR EACH ROW EXECUTE FUNCTION medmitra.set_updated_at();
 
 COMMIT;

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -24,8 +24,7 @@ def server_dsn() -> Iterator[str]:
     with ExitStack() as stack:
         dsn = os.environ.get("MEDMITRA_TEST_DATABASE_URL")
         if not dsn:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="medmitra-test-"))
-            dsn = stack.enter_context(embedded_postgres(Path(folder)))
+            dsn = stack.enter_context(embedded_postgres(stack.enter_context(_open_folder())))
         yield dsn
 
 
@@ -38,12 +37,18 @@ def _new_database(server_dsn: str, name: str) -> Iterator[str]:
         execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder for a Postgres of the test's own, which as root runs as another user who must get through."""
+@contextmanager
+def _open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="medmitra-test-") as path:
         Path(path).chmod(0o755)
         yield Path(path)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for a Postgres of the test's own, which as root runs as another user who must get through."""
+    with _open_folder() as path:
+        yield path
 
 
 @pytest.fixture

@@ -11,29 +11,34 @@ PACKAGE = Path(medmitra_cases.__file__).parent
 LAYERS = (
     {"errors"},
     {"schemas"},
-    {"settings", "queries"},
+    {"settings", "queries", "child_process"},
     {"database"},
     {"dao", "embedded", "sample", "catalogue", "request_id"},
-    {"cases", "error_handlers", "checks"},
+    {"cases", "error_handlers", "plan"},
+    {"checks"},
     {"app"},
-    {"server", "__init__"},
+    {"__init__", "server"},
     {"cli"},
 )
 KNOW_FLASK = {"app", "cases", "error_handlers", "request_id", "server"}
 
 
 def imports(module: str) -> set[str]:
-    """Names of the modules that a module imports, ours without the package's name."""
+    """What a module imports: of ours the modules' names, of others the packages'."""
     tree = ast.parse((PACKAGE / f"{module}.py").read_text())
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "medmitra_cases":
-            found |= {alias.name for alias in node.names} - {"__version__"}
         elif isinstance(node, ast.ImportFrom):
-            found.add(str(node.module).removeprefix("medmitra_cases."))
-    return found
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    names = [name.split(".") for name in found]
+    return {_our_module(rest) if package == "medmitra_cases" else package for package, *rest in names}
+
+
+def _our_module(names: list[str]) -> str:
+    """The module that ``medmitra_cases.<names>`` is, or is in."""
+    return names[0] if (PACKAGE / f"{names[0]}.py").exists() else "__init__"
 
 
 def test_every_module_has_its_layer() -> None:

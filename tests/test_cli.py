@@ -1,7 +1,12 @@
 """The commands that prepare a database: init-db, load-sample, check. Each run as an operator runs it."""
 
+import os
+import pty
+import signal
+import subprocess
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.parse import quote
 
@@ -14,7 +19,9 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from medmitra_cases import __version__
 from medmitra_cases.cli import main
 from medmitra_cases.queries import read_sql, sql_directory
-from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, execute
+from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, Layout, execute
+from tests.processes import COMMAND, environment
+from tests.processes import run as run_process
 
 
 @pytest.fixture
@@ -136,17 +143,16 @@ def test_load_sample_without_a_table_is_one_line(empty_database: str) -> None:
     assert result.output.count("\n") == 1
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_check_finds_nothing_missing(empty_database: str, owner: Connection, layout: object) -> None:
-    assert layout in LAYOUTS.values()
-    for candidate in LAYOUTS.values():
-        if candidate is layout:
-            candidate.create(owner)
+@pytest.mark.parametrize(("layout", "findings"), [*zip(LAYOUTS.values(), [8, 9], strict=True)], ids=LAYOUTS)
+def test_check_finds_nothing_missing(
+    empty_database: str, owner: Connection, layout: Layout, findings: int
+) -> None:
+    layout.create(owner)
     password = parse_dsn(empty_database).get("password")
     if password:
         execute(owner, "ALTER ROLE medmitra_cases PASSWORD %s", [password])
     output = succeed("check", url=make_dsn(empty_database, user="medmitra_cases"))
-    assert [line[0] for line in output.splitlines()] == ["✓"] * 7, output
+    assert [line[0] for line in output.splitlines()] == ["✓"] * findings, output
 
 
 def test_check_of_an_empty_database_names_both_ways_on(empty_database: str) -> None:
@@ -208,3 +214,90 @@ def test_check_advises_against_a_role_that_may_do_more(empty_database: str) -> N
     assert "! the role may also write medmitra.cases" in output
     assert "! no statement_timeout" in output
     assert "✗" not in output
+    assert "! random_page_cost is 4" in output
+
+
+@pytest.mark.parametrize("grant", ["UPDATE (status)", "INSERT", "DELETE", "TRUNCATE"])
+@pytest.mark.parametrize("relation", ["medmitra.cases", "public.cases"])
+def test_check_sees_every_way_to_write(
+    empty_database: str, owner: Connection, grant: str, relation: str
+) -> None:
+    LAYOUTS["existing_table"].create(owner)
+    execute(owner, f"GRANT {grant} ON {relation} TO medmitra_cases")
+    output = succeed("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    assert "! the role may also write medmitra.cases" in output
+
+
+def test_check_finds_an_index_left_behind(empty_database: str, owner: Connection) -> None:
+    layout = LAYOUTS["existing_table"]
+    layout.create(owner)
+    # What an interrupted CREATE INDEX CONCURRENTLY leaves.
+    execute(owner, "UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text ~ 'doctor_id'")
+    result = run("check", url=empty_database)
+    assert result.exit_code == 1
+    assert "DROP INDEX CONCURRENTLY cases_doctor_id_id_idx; then psql" in result.output
+
+
+def test_check_finds_rows_hidden_by_row_level_security(empty_database: str, owner: Connection) -> None:
+    LAYOUTS["existing_table"].create(owner)
+    execute(owner, "ALTER TABLE public.cases ENABLE ROW LEVEL SECURITY")
+    assert "✓ row level security of the table behind the view hides nothing" in succeed(
+        "check", url=empty_database
+    )
+    execute(owner, "GRANT USAGE, CREATE ON SCHEMA medmitra TO medmitra_cases")
+    execute(owner, "GRANT SELECT ON public.cases TO medmitra_cases")
+    execute(owner, "ALTER VIEW medmitra.cases OWNER TO medmitra_cases")
+    result = run("check", url=empty_database)
+    assert result.exit_code == 1
+    assert "✗ row level security of the table behind the view hides its rows" in result.output
+
+
+def test_many_at_once_may_make_the_table(empty_database: str, owner: Connection) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        ended = list(pool.map(lambda _: run_process("init-db", DATABASE_URL=empty_database), range(8)))
+    assert [process.stderr for process in ended] == [""] * 8
+    assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(0,)]
+
+
+def test_init_db_does_not_queue_behind_a_long_transaction(empty_database: str, owner: Connection) -> None:
+    succeed("init-db", url=empty_database)
+    owner.autocommit = False
+    execute(owner, "LOCK TABLE medmitra.cases IN ROW EXCLUSIVE MODE")
+    result = run("init-db", url=empty_database)
+    owner.rollback()
+    owner.autocommit = True
+    assert result.exit_code == 1
+    assert "lock timeout" in result.output
+
+
+def test_an_interrupted_load_leaves_nothing(empty_database: str, owner: Connection) -> None:
+    succeed("init-db", url=empty_database)
+    command = [str(COMMAND), "load-sample", "--user", DOCTOR, "--cases", "1000000"]
+    loading = "SELECT 1 FROM pg_stat_progress_copy WHERE tuples_processed > 0"
+    with subprocess.Popen(
+        command, env=environment(DATABASE_URL=empty_database), stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not execute(owner, loading):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[1].endswith("Aborted!\n")
+    assert process.returncode == 1
+    assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(0,)]
+
+
+def test_progress_is_shown_on_a_terminal_only(empty_database: str) -> None:
+    succeed("init-db", url=empty_database)
+    arguments = ("load-sample", "--user", DOCTOR, "--cases", "20000")
+    assert "%" not in run_process(*arguments, DATABASE_URL=empty_database).stderr
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        subprocess.run(
+            [str(COMMAND), *arguments],
+            env=environment(DATABASE_URL=empty_database),
+            stderr=theirs,
+            check=True,
+        )
+        shown = terminal.read(65_536)
+        os.close(theirs)
+    assert b"50%" in shown
+    assert b"100%" in shown

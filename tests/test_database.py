@@ -1,5 +1,6 @@
 """Connections: one per thread, replaced when lost, found again after an outage."""
 
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -96,6 +97,26 @@ def test_no_transaction_is_left_open(client: FlaskClient, database: CasesDatabas
 def test_the_service_names_itself_to_the_database(client: FlaskClient, database: CasesDatabase) -> None:
     client.get(ASKED)
     assert execute(database.owner, f"SELECT application_name {SESSIONS}") == [("medmitra-cases",)]
+
+
+def test_text_is_unicode_whatever_the_url_says(database: CasesDatabase) -> None:
+    url = psycopg2.extensions.make_dsn(database.service_dsn, client_encoding="LATIN1")
+    with closing(Database(url, wait_seconds=0)) as reader:
+        assert reader.read(lambda connection: execute(connection, "SELECT chr(32654)")) == [("美",)]
+
+
+def test_a_database_that_does_not_answer_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        reader = Database(f"host=127.0.0.1 port={mute.getsockname()[1]}", wait_seconds=0)
+        with pytest.raises(DatabaseUnavailable):
+            reader.read(backend_pid)
+
+
+def test_the_url_has_the_last_word_on_timeouts(database: CasesDatabase) -> None:
+    url = psycopg2.extensions.make_dsn(database.service_dsn, connect_timeout=7)
+    with closing(Database(url, wait_seconds=0)) as reader:
+        parameters = reader.read(lambda connection: connection.info.dsn_parameters)
+    assert (parameters["connect_timeout"], parameters["tcp_user_timeout"]) == ("7", "3000")
 
 
 def test_text_is_unicode_whatever_the_servers_encoding(server_dsn: str) -> None:

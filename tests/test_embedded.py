@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from medmitra_cases import embedded
+from medmitra_cases import child_process, embedded
 from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.errors import EmbeddedPostgresError
 from tests.factories import execute
@@ -44,7 +44,7 @@ def test_it_listens_on_no_network(folder: Path) -> None:
 
 
 def test_it_ends_even_if_it_does_not_shut_down_in_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "STOP_TIMEOUT_SECONDS", 0)
+    monkeypatch.setattr(child_process, "STOP_TIMEOUT_SECONDS", 0)
     with embedded_postgres(folder) as dsn:
         ask(dsn, "SELECT 1")
     assert not processes_below(folder)
