@@ -19,7 +19,7 @@ class Column(NamedTuple):
 class Source(NamedTuple):
     """The row of ``describe_source``."""
 
-    hidden: bool
+    guarded_tables: str | None
     may_write: bool
     invalid_index: str | None
 

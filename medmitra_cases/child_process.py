@@ -44,7 +44,11 @@ def running(
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             yield process
         finally:
-            end(process)
+            try:
+                # Nor may a second signal cut short what ends it.
+                signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
+            finally:
+                end(process)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -52,8 +56,8 @@ def running(
 def _start(
     command: Sequence[str | Path], log: Path, account: pwd.struct_passwd | None
 ) -> subprocess.Popen[bytes]:
-    try:
-        with log.open("wb") as output:
+    with log.open("wb") as output:
+        try:
             return subprocess.Popen(  # noqa: S603, the commands are this package's own
                 command,
                 stdin=subprocess.DEVNULL,
@@ -65,11 +69,11 @@ def _start(
                 extra_groups=None if account is None else [],
                 start_new_session=True,  # Ctrl-C is for this process, which then ends the other
             )
-    except PermissionError:
-        who = account.pw_name if account else "this user"
-        raise EmbeddedPostgresError(
-            f"{who} may not run {command[0]}: a folder above it is closed to others"
-        ) from None
+        except PermissionError:
+            who = account.pw_name if account else "this user"
+            raise EmbeddedPostgresError(
+                f"{who} may not run {command[0]}: a folder above it is closed to others"
+            ) from None
 
 
 def shut_down(postgres: subprocess.Popen[bytes]) -> None:

@@ -35,8 +35,9 @@ _LOCALE = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--buil
 def embedded_postgres(folder: Path) -> Iterator[str]:
     """Run a Postgres server for as long as the block lasts.
 
-    It listens only on a Unix socket in a private folder, and trusts whoever gets in there. The variables that
-    libpq reads (``PGHOST`` …) are removed from this process's environment: they describe other servers.
+    It listens only on a Unix socket in a private folder, and trusts whoever gets in there. Meanwhile the
+    variables that libpq reads (``PGHOST`` …) are gone from this process's environment: they describe other
+    servers.
 
     Args:
         folder: Where the database lives; made if missing. A later run finds the same data there, at the same
@@ -50,11 +51,9 @@ def embedded_postgres(folder: Path) -> Iterator[str]:
     """
     installed, major_version = _find_package()
     account = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
-    for name in [name for name in os.environ if name.startswith("PG")]:
-        del os.environ[name]
     folder = folder.absolute()
     _make_folder(account, folder)
-    with _only_user_of(folder):
+    with _only_user_of(folder), _no_other_server():
         if account is not None:
             installed = _copy_for(account, installed, folder / "programs")
         programs = installed / "embedded_postgres" / "pginstall" / "bin"
@@ -89,9 +88,18 @@ def _make_folder(account: pwd.struct_passwd | None, folder: Path) -> None:
     """Make the folder and what is missing above it; the account must get through what is made here."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
-        path.mkdir()
+        path.mkdir(exist_ok=True)
         if account is not None:
             path.chmod(0o755)  # whatever the umask
+
+
+@contextmanager
+def _no_other_server() -> Iterator[None]:
+    described = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+    try:
+        yield
+    finally:
+        os.environ.update(described)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def reads_in_index_order(connection: Connection) -> bool:
         connection: A connection in autocommit mode that may read ``medmitra.cases``.
 
     Returns:
-        Whether the planner can do with that index alone: no sort, no rows of others.
+        Whether the planner can do with an index alone, without a sort.
 
     Raises:
         psycopg2.Error: The database failed.

@@ -62,12 +62,13 @@ def _is_database_url(value: str) -> None:
     except (psycopg2.ProgrammingError, UnicodeError):
         # Not chained: libpq quotes the part it could not read.
         raise ValidationError("is neither a libpq URI nor a key=value string") from None
-    # An unescaped password spills into these, and libpq would name them in its errors.
-    hosts, ports = parts.get("host", ""), parts.get("port", "")
-    if re.search(r"[^,]@", hosts) or not re.fullmatch(r"[0-9,]*", ports, re.ASCII):
-        raise ValidationError(
-            "has no usable host and port (in a URI, write @ : / in a password as %40 %3A %2F)"
-        )
+    # The rest of an unescaped password spills into these, and libpq would name them in its errors.
+    spilled = (
+        "@" in parts.get("host", "") + parts.get("dbname", "")
+        or not parts.get("port", "0").replace(",", "").isdigit()
+    )
+    if "://" in value and spilled:
+        raise ValidationError("is a URI that cannot be split (in a password, write @ : / as %40 %3A %2F)")
 
 
 def _is_listen_address(value: str) -> None:

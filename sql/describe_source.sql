@@ -1,42 +1,56 @@
 -- name: describe_source
--- The tables that medmitra.cases is or reads: whether row level security hides their rows from the view's owner,
--- whether this role may write them, and the index left behind by an interrupted CREATE INDEX CONCURRENTLY.
-WITH cases AS (
-    SELECT relation.oid, relation.relkind, relation.relowner
+-- The tables that medmitra.cases is or reads, through however many views: those whose row level security may hide
+-- rows from whoever reads them, whether this role may write one, and an index that is not fit for use.
+WITH RECURSIVE source (oid, reader) AS (
+    SELECT relation.oid, reader.oid
     FROM pg_class AS relation
     JOIN pg_namespace AS namespace ON namespace.oid = relation.relnamespace
+    JOIN pg_roles AS reader ON reader.rolname = current_user
     WHERE namespace.nspname = 'medmitra' AND relation.relname = 'cases'
-),
-source AS (
-    SELECT cases.oid, false AS hidden
-    FROM cases
     UNION
-    SELECT
-        base.oid,
-        base.relrowsecurity
-            AND (base.relforcerowsecurity OR base.relowner <> cases.relowner)
-            AND NOT (owner.rolsuper OR owner.rolbypassrls)
-    FROM cases
-    JOIN pg_roles AS owner ON owner.oid = cases.relowner
-    JOIN pg_rewrite AS rule ON rule.ev_class = cases.oid
+    -- What a view reads, it reads as its owner.
+    SELECT dependency.refobjid, relation.relowner
+    FROM source
+    JOIN pg_class AS relation ON relation.oid = source.oid
+    JOIN pg_rewrite AS rule ON rule.ev_class = source.oid
     JOIN pg_depend AS dependency
         ON dependency.classid = 'pg_rewrite'::regclass
         AND dependency.objid = rule.oid
         AND dependency.refclassid = 'pg_class'::regclass
-    JOIN pg_class AS base ON base.oid = dependency.refobjid AND base.relkind IN ('r', 'p')
+        AND dependency.refobjid <> source.oid
+),
+source_relation AS (
+    SELECT
+        relation.*,
+        source.reader,
+        format('%I.%I', namespace.nspname, relation.relname) AS name
+    FROM source
+    JOIN pg_class AS relation ON relation.oid = source.oid
+    JOIN pg_namespace AS namespace ON namespace.oid = relation.relnamespace
 )
 SELECT
-    coalesce(bool_or(source.hidden), false) AS hidden,
+    (
+        SELECT string_agg(DISTINCT relation.name, ', ')
+        FROM source_relation AS relation
+        JOIN pg_roles AS reader ON reader.oid = relation.reader
+        WHERE relation.relrowsecurity
+            AND NOT (reader.rolsuper OR reader.rolbypassrls)
+            AND (relation.relforcerowsecurity OR NOT pg_has_role(reader.oid, relation.relowner, 'USAGE'))
+    ) AS guarded_tables,
     coalesce(
-        bool_or(
-            has_any_column_privilege(source.oid, 'INSERT, UPDATE')
-            OR has_table_privilege(source.oid, 'DELETE, TRUNCATE')
+        (
+            SELECT bool_or(
+                has_any_column_privilege(relation.oid, 'INSERT, UPDATE')
+                OR has_table_privilege(relation.oid, 'DELETE, TRUNCATE')
+            )
+            FROM source_relation AS relation
         ),
         false
     ) AS may_write,
     (
-        SELECT min(index.indexrelid::regclass::text)
-        FROM pg_index AS index
-        WHERE index.indrelid IN (SELECT oid FROM source) AND NOT index.indisvalid
+        SELECT min(format('%I.%I', namespace.nspname, named.relname))
+        FROM source_relation AS relation
+        JOIN pg_index AS index ON index.indrelid = relation.oid AND NOT index.indisvalid
+        JOIN pg_class AS named ON named.oid = index.indexrelid
+        JOIN pg_namespace AS namespace ON namespace.oid = named.relnamespace
     ) AS invalid_index
-FROM source

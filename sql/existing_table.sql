@@ -11,10 +11,10 @@
 
 BEGIN;
 
--- Give up rather than queue behind a long transaction, with every reader queueing behind us.
-SET LOCAL lock_timeout = '3s';
 -- Two of these at once would race for the same names.
 DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('medmitra schema.sql', 0)); END $$;
+-- Give up rather than queue behind a long transaction, with every reader queueing behind us.
+SET LOCAL lock_timeout = '3s';
 
 CREATE SCHEMA IF NOT EXISTS medmitra;
 

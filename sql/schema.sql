@@ -3,10 +3,10 @@
 
 BEGIN;
 
--- Give up rather than queue behind a long transaction, with everybody else queueing behind us.
-SET LOCAL lock_timeout = '3s';
 -- Two of these at once would race for the same names.
 DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('medmitra schema.sql', 0)); END $$;
+-- Give up rather than queue behind a long transaction, with everybody else queueing behind us.
+SET LOCAL lock_timeout = '3s';
 
 CREATE SCHEMA IF NOT EXISTS medmitra;
 
@@ -37,7 +37,7 @@ CREATE OR REPLACE FUNCTION medmitra.set_updated_at() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
     NEW.updated_at := OLD.updated_at;
-    IF NEW IS DISTINCT FROM OLD THEN
+    IF NEW *<> OLD THEN  -- byte by byte, as not every type has an equality
         NEW.updated_at := now();
     END IF;
     RETURN NEW;

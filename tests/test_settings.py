@@ -58,6 +58,20 @@ def test_all_mistakes_are_named_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p%40ss%2Fw%3Ard@db1:5432,db2,[::1]:5433/clinic?sslmode=require",
+        "postgresql://%2Frun%2Fpg@15:5432/clinic",
+        "postgresql:///clinic",
+        "host=/run/a@b port=' 5432' password='p@ss/w:rd'",
+        "service=clinic",
+    ],
+)
+def test_any_libpq_url(url: str) -> None:
+    assert Settings.from_environ({"DATABASE_URL": url}).database_url == url
+
+
 def test_other_variables_are_left_alone() -> None:
     # Kubernetes sets such for a Service of our name.
     Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_CASES_PORT": "tcp://10.0.0.1:80"})
@@ -68,12 +82,13 @@ def test_other_variables_are_left_alone() -> None:
     [
         "postgresql://u:hun/ter2@db/clinic",
         "postgresql://u:hun@ter2@db/clinic",
-        "host=db port=x",
-        "host=db,hunter2@db2",
+        "postgresql://u:12/34@db/clinic",
+        "postgresql://u:p@ss/w0rd@localhost/clinic",
+        "postgresql://u:/hunter2@db/clinic",
     ],
 )
 def test_a_password_that_spills_into_host_or_port_is_not_repeated(url: str) -> None:
-    assert mistakes(DATABASE_URL=url).startswith("DATABASE_URL has no usable host and port")
+    assert mistakes(DATABASE_URL=url).startswith("DATABASE_URL is a URI that cannot be split")
 
 
 @pytest.mark.parametrize(

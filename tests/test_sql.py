@@ -114,10 +114,13 @@ def add(owner: Connection, **values: Any) -> None:
         ("case_summary = NULL, status = status", True),
         ("status = status", False),
         ("updated_at = '1999-01-01'", False),
+        ("note = '{}'", True),
+        ("note = note", False),
     ],
 )
 def test_updated_at_is_the_time_of_the_last_change(owner: Connection, change: str, touched: bool) -> None:
     LAYOUTS["own_table"].create(owner)
+    execute(owner, "ALTER TABLE medmitra.cases ADD COLUMN note json")
     long_ago = dt.datetime(2001, 1, 1, tzinfo=dt.timezone.utc)
     add(owner, status="pending", updated_at=long_ago)
     update = f"UPDATE medmitra.cases SET {change}; SELECT updated_at, now() FROM medmitra.cases"
