@@ -1,6 +1,5 @@
 """Compares a database with what the service needs of it, and says in plain words what is missing."""
 
-import shlex
 from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from medmitra_cases.catalogue import (
     describe_source,
 )
 from medmitra_cases.plan import reads_in_index_order
-from medmitra_cases.queries import sql_directory
+from medmitra_cases.queries import psql, sql_directory
 
 OLDEST_POSTGRES = 15
 
@@ -84,18 +83,6 @@ def check_database(connection: Connection) -> Iterator[Finding]:
     yield _planner(session)
     yield _no_more_rights(source)
     yield _timeout(session)
-
-
-def psql(file: str) -> str:
-    """Write the command that runs a file of ``sql/`` and stops at its first error.
-
-    Args:
-        file: The file's name.
-
-    Returns:
-        A line for a shell, the database left to ``DATABASE_URL``.
-    """
-    return f'psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f {shlex.quote(str(sql_directory() / file))}'
 
 
 def _version(session: Session) -> Finding:

@@ -15,11 +15,11 @@ from psycopg2.extensions import make_dsn
 from medmitra_cases import __version__
 from medmitra_cases.app import DATABASE, create_app
 from medmitra_cases.catalogue import Column, describe_cases
-from medmitra_cases.checks import Verdict, check_database, psql
+from medmitra_cases.checks import Verdict, check_database
 from medmitra_cases.database import connect
 from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.errors import MedmitraCasesError
-from medmitra_cases.queries import read_sql
+from medmitra_cases.queries import psql, read_sql
 from medmitra_cases.sample import copy_synthetic_cases, insert_published_cases
 from medmitra_cases.server import Server, exit_on_signals
 from medmitra_cases.settings import Settings

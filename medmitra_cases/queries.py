@@ -1,5 +1,6 @@
 """Finds and reads the files of ``sql/``."""
 
+import shlex
 from importlib.resources import files
 from pathlib import Path
 
@@ -37,3 +38,15 @@ def read_sql(name: str) -> str:
     if not text.startswith(f"-- name: {name}\n"):
         raise SqlFileError(f"{path} does not begin with '-- name: {name}'")
     return text
+
+
+def psql(file: str) -> str:
+    """Write the command that runs a file of ``sql/`` and stops at its first error.
+
+    Args:
+        file: The file's name.
+
+    Returns:
+        A line for a shell, the database left to ``DATABASE_URL``.
+    """
+    return f'psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f {shlex.quote(str(sql_directory() / file))}'
