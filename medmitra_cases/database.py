@@ -115,7 +115,7 @@ class Database:
         """Close the connections of all threads but those in a query. A read after that opens a new one."""
         with self._open_lock:
             for connection in self._open:
-                # Closing that one would wait until its query ends, which may be never.
+                # Closing one in a query would wait until that ends, which may be never.
                 if connection.info.transaction_status != TRANSACTION_STATUS_ACTIVE:
                     connection.close()
 

@@ -12,7 +12,7 @@ class SettingsError(MedmitraCasesError):
 
 
 class SqlFileError(MedmitraCasesError):
-    """A file of ``sql/`` is missing or empty. The message names the file."""
+    """A file of ``sql/`` is missing, unreadable, or not what its name says. The message names it."""
 
 
 class ListenError(MedmitraCasesError):
