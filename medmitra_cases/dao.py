@@ -1,31 +1,114 @@
 """Reads cases from Postgres: SQL in, rows out."""
 
-import datetime as dt
+from typing import Any, NamedTuple
 
+import psycopg2
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
 
+from medmitra_cases.database import translated
 from medmitra_cases.queries import read_sql
 
 SELECT_CASES = read_sql("select_cases")
 
+# One row of select_cases, its columns in its order; times as Postgres writes them, in UTC without an offset.
+CaseRow = tuple[str, str, str, int, str, str | None, str | None, str | None, str | None]
 
-# One row of select_cases, its columns in its order; times are UTC without an offset.
-CaseRow = tuple[str, str, str, int, str, str | None, str | None, dt.datetime | None, dt.datetime | None]
+# What psycopg2 makes of the types that the columns may have, by their object id in the catalogue pg_type. Of
+# 1114, timestamp without time zone, it makes what database.connect tells it to.
+_TYPES = {20: int, 21: int, 23: int, 25: str, 1042: str, 1043: str, 1114: str, 2950: str}
 
 
-def fetch_cases(connection: Connection, user_id: str) -> list[CaseRow]:
-    """Fetch all cases of one doctor.
+class Cases(NamedTuple):
+    """Some cases, and for each of their columns the type of all its values that are not None."""
+
+    rows: list[CaseRow]
+    types: list[type]
+
+
+def fetch_cases(connection: Connection, user_id: str, *, at_most: int) -> Cases | None:
+    """Fetch all cases of one doctor, unless they are too many to hold at once.
 
     Args:
         connection: An open connection in autocommit mode.
         user_id: The doctor's UUID.
+        at_most: How many cases are not too many.
 
     Returns:
-        The cases in insertion order; none for a doctor never heard of.
+        The cases in insertion order, none for a doctor never heard of; None if they are more.
 
     Raises:
         psycopg2.Error: The database failed or refused the query.
     """
     with connection.cursor() as cursor:
-        cursor.execute(SELECT_CASES, {"user_id": user_id})
-        return cursor.fetchall()
+        cursor.execute(SELECT_CASES, {"user_id": user_id, "limit": at_most + 1})
+        return _cases(cursor, cursor.fetchall()) if cursor.rowcount <= at_most else None
+
+
+class CaseBatches:
+    """All cases of one doctor in insertion order, as they were when it was made, a batch of them at a time.
+
+    An iterator over ``Cases``, through a cursor on the server. Until it is closed, its connection is its own.
+    """
+
+    def __init__(self, connection: Connection, user_id: str, *, size: int) -> None:
+        """Begin to read.
+
+        Args:
+            connection: An open connection in autocommit mode.
+            user_id: The doctor's UUID.
+            size: How many cases make a batch.
+
+        Raises:
+            psycopg2.Error: The database failed or refused the query.
+        """
+        self._connection = connection
+        self._size = size
+        self._closed = False
+        connection.autocommit = False  # a cursor on the server lives as long as its transaction
+        try:
+            self._cursor = connection.cursor("cases")
+            self._cursor.execute(SELECT_CASES, {"user_id": user_id, "limit": None})
+        except psycopg2.Error:
+            self.close()
+            raise
+
+    def __iter__(self) -> "CaseBatches":
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Cases:
+        """Read the next batch. After the last one, or an error, it is closed.
+
+        Returns:
+            At least one case.
+
+        Raises:
+            DatabaseError: The database failed.
+        """
+        if self._closed:
+            raise StopIteration
+        try:
+            rows = self._cursor.fetchmany(self._size)
+        except psycopg2.Error as error:
+            self.close()
+            raise translated(error, self._connection) from error
+        if not rows:
+            self.close()
+            raise StopIteration
+        return _cases(self._cursor, rows)
+
+    def close(self) -> None:
+        """Give the connection back, if that has not been done yet."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._connection.rollback()
+            self._connection.autocommit = True
+        except psycopg2.Error:  # it is lost; the next read finds it closed, and opens another
+            self._connection.close()
+
+
+def _cases(cursor: Cursor, rows: list[Any]) -> Cases:
+    return Cases(rows, [_TYPES.get(column.type_code, object) for column in cursor.description or ()])

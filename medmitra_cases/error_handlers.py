@@ -3,14 +3,13 @@
 import logging
 from collections.abc import Iterable
 
-import orjson
 from flask import Flask, Response
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from medmitra_cases.errors import DatabaseError, DataRefused
 from medmitra_cases.request_id import request_id
-from medmitra_cases.schemas import ErrorSchema, describe_invalid
+from medmitra_cases.schemas import ErrorSchema, describe_invalid, to_json
 
 _log = logging.getLogger(__name__)
 _ERROR = ErrorSchema()
@@ -25,7 +24,7 @@ def error_body(detail: str) -> bytes:
     Returns:
         The JSON, as ``ErrorSchema`` has it.
     """
-    return orjson.dumps(_ERROR.dump({"detail": detail}))
+    return to_json(_ERROR.dump({"detail": detail}))
 
 
 def error_response(status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Response:

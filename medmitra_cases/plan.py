@@ -12,7 +12,7 @@ from medmitra_cases.dao import SELECT_CASES
 _ONLY_INDEX_SCANS = (
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
 )
-_NOBODY = "00000000-0000-0000-0000-000000000000"
+_OF_NOBODY = {"user_id": "00000000-0000-0000-0000-000000000000", "limit": None}
 
 
 def reads_in_index_order(connection: Connection) -> bool:
@@ -29,7 +29,7 @@ def reads_in_index_order(connection: Connection) -> bool:
     """
     with connection.cursor() as cursor:
         # One string is one transaction, after which the settings are as before.
-        cursor.execute(f"{_ONLY_INDEX_SCANS}; EXPLAIN (FORMAT JSON) {SELECT_CASES}", {"user_id": _NOBODY})
+        cursor.execute(f"{_ONLY_INDEX_SCANS}; EXPLAIN (FORMAT JSON) {SELECT_CASES}", _OF_NOBODY)
         nodes = list(_nodes(cursor.fetchall()[0][0][0]["Plan"]))
     return any("Index Cond" in node for node in nodes) and not any(
         "Sort" in node["Node Type"] for node in nodes

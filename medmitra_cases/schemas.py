@@ -5,10 +5,10 @@ The keys, their order and their types are those of the published contract.
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import orjson
+import msgspec
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate
 
 # uuid.UUID() also takes braces, urn:uuid:, no dashes and other scripts' digits; the contract takes one form.
@@ -62,11 +62,37 @@ class CasesQuerySchema(QuerySchema):
     )
 
 
-class UtcDateTime(fields.NaiveDateTime):
-    """A datetime without an offset, known to be UTC. It is left to ``to_json``, which writes RFC 3339."""
+class UtcDateTime(fields.Field[str]):
+    """A time in UTC without an offset, written as RFC 3339, section 5.6, has it, with ``Z``.
 
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
-        return value
+    Takes the text that Postgres writes (``2026-03-04 10:30:00.5``) as well as a ``datetime``.
+    """
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
+        if isinstance(value, dt.datetime) and value.tzinfo is not None:
+            value = value.astimezone(dt.timezone.utc).replace(tzinfo=None)
+        return None if value is None else self.serialize_texts([str(value)])[0]
+
+    @staticmethod
+    def serialize_texts(column: Iterable[str | None]) -> list[str | None]:
+        """Serialize many times at once; a call for each would cost more than the work itself.
+
+        Args:
+            column: Times as Postgres writes them.
+
+        Returns:
+            The same times as RFC 3339: the fraction, where there is one, to the microsecond.
+
+        Raises:
+            KeyError: A value is not a time in one of the years 1 to 9999.
+        """
+        return [None if text is None else text.replace(" ", "T") + _END[len(text)] for text in column]
+
+
+# What a time still lacks, by the length of its text: Postgres drops the zeros at the end of a fraction.
+_END = {len("2026-03-04 10:30:00"): "Z"} | {
+    len("2026-03-04 10:30:00.") + digits: "0" * (6 - digits) + "Z" for digits in range(1, 7)
+}
 
 
 class CaseSchema(Schema):
@@ -82,58 +108,64 @@ class CaseSchema(Schema):
     created_at = UtcDateTime(required=True, allow_none=True)
     updated_at = UtcDateTime(required=True, allow_none=True)
 
-    def dump_rows(self, rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
-        """Dump many cases at once: the same as ``dump(…, many=True)``, several times as fast.
+    def dump_rows(self, rows: Sequence[tuple[Any, ...]], types: Sequence[type]) -> list[msgspec.Struct]:
+        """Dump many cases at once: the same JSON as of ``dump(…, many=True)``, many times as fast.
 
-        The fields' own serializers run, but column by column, and not at all over a column of values that
-        they would return as they are.
+        The fields' own serializers run, but column by column, and not at all over a column whose values they
+        would return as they are.
 
         Args:
             rows: One tuple per case, its values in the order of the fields.
+            types: For each column the type of all its values that are not None; ``object`` for any.
 
         Returns:
-            One dictionary per case, its keys in the order of the fields.
+            One object per case whose attributes are the fields, in their order. ``to_json`` writes it.
         """
         columns = [
-            column
-            if _KEPT.get(type(field), _NOTHING).issuperset(map(type, column))
-            else _serialize(field, name, column)
-            for (name, field), column in zip(self.dump_fields.items(), zip(*rows, strict=True), strict=False)
+            _serialize_column(field, name, kind, column)
+            for (name, field), kind, column in zip(
+                self.dump_fields.items(), types, zip(*rows, strict=True), strict=False
+            )
         ]
-        names = tuple(self.dump_fields)
-        # Not strict, which would cost a quarter of this line: all rows of one SELECT are of one length.
-        return [dict(zip(names, values)) for values in zip(*columns)]  # noqa: B905
+        return list(map(_Case, *columns)) if rows else []
 
 
-_NOTHING: frozenset[type] = frozenset()
-# The types of value that each kind of field serializes as they are; psycopg2 delivers hardly any other.
-_KEPT: dict[type[fields.Field[Any]], frozenset[type]] = {
-    fields.String: frozenset({str, type(None)}),
-    fields.Integer: frozenset({int, type(None)}),
-    UtcDateTime: frozenset({dt.datetime, type(None)}),
-}
-
-
-def _serialize(field: fields.Field[Any], name: str, column: tuple[Any, ...]) -> list[Any]:
+def _serialize_column(
+    field: fields.Field[Any], name: str, kind: type, column: tuple[Any, ...]
+) -> Sequence[Any]:
+    if kind is _KEPT.get(type(field)):
+        return column
+    if kind is str and isinstance(field, UtcDateTime):
+        return field.serialize_texts(column)
     return [field._serialize(value, name, None) for value in column]
+
+
+# The type of value that each kind of field serializes as it is.
+_KEPT = {fields.String: str, fields.Integer: int}
+
+# Made in a quarter of a dictionary's time, and without the garbage collector having to look at it.
+_Case = msgspec.defstruct("_Case", list(CaseSchema().dump_fields), gc=False)
 
 
 class CasesSchema(Schema):
     """Contract, "200": all cases of one doctor, in insertion order."""
 
-    _case = CaseSchema()
-    cases = fields.List(fields.Nested(_case), required=True)
+    case = CaseSchema()
+    cases = fields.List(fields.Nested(case), required=True)
 
-    def dump_rows(self, rows: Iterable[tuple[Any, ...]]) -> dict[str, list[dict[str, Any]]]:
+    def dump_rows(
+        self, rows: Sequence[tuple[Any, ...]], types: Sequence[type]
+    ) -> dict[str, list[msgspec.Struct]]:
         """Dump all cases at once, see ``CaseSchema.dump_rows``.
 
         Args:
             rows: One tuple per case, its values in the order of the fields of ``CaseSchema``.
+            types: For each column the type of all its values that are not None; ``object`` for any.
 
         Returns:
-            The same as ``dump`` of the same cases.
+            What becomes the same JSON as ``dump`` of the same cases.
         """
-        return {"cases": self._case.dump_rows(rows)}
+        return {"cases": self.case.dump_rows(rows, types)}
 
 
 class ErrorSchema(Schema):
@@ -160,9 +192,9 @@ def to_json(dumped: object) -> bytes:
     """Write what a schema dumped.
 
     Args:
-        dumped: Dictionaries, lists and plain values; datetimes without an offset count as UTC.
+        dumped: Dictionaries, lists, plain values and what ``dump_rows`` returned.
 
     Returns:
-        JSON in UTF-8; times as RFC 3339 with ``Z``, a fraction to the microsecond, none where it is zero.
+        JSON in UTF-8.
     """
-    return orjson.dumps(dumped, option=orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z)
+    return msgspec.json.encode(dumped)

@@ -1,5 +1,6 @@
 -- name: select_cases
--- All cases of one doctor (user_id: a UUID) in insertion order; times in UTC, without an offset.
+-- The cases of one doctor (user_id: a UUID) in insertion order, at most so many (limit: an integer, or NULL for all);
+-- times in UTC, without an offset.
 SELECT
     case_id,
     user_id,
@@ -13,3 +14,4 @@ SELECT
 FROM medmitra.cases
 WHERE user_id = %(user_id)s::uuid
 ORDER BY id
+LIMIT %(limit)s

@@ -65,6 +65,8 @@ def layout_database(server_dsn: str, request: pytest.FixtureRequest) -> Iterator
         with closing(psycopg2.connect(owner_dsn)) as owner:
             owner.autocommit = True
             layout.create(owner)
+            # A session left in its transaction shows as an error, not as a test that hangs.
+            execute(owner, "SET lock_timeout = '20s'")
             # A server that asks its superuser for a password asks the service's role, too.
             password = parse_dsn(owner_dsn).get("password")
             if password:

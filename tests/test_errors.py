@@ -123,7 +123,7 @@ def test_other_database_errors(empty_database: str, caplog: pytest.LogCaptureFix
 def test_unforeseen_exceptions(
     client: FlaskClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("John Doe is in SELECT secret")
 
     monkeypatch.setattr(cases, "fetch_cases", fail)

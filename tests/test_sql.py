@@ -18,6 +18,8 @@ from medmitra_cases.errors import SqlFileError
 from medmitra_cases.queries import read_sql, sql_directory
 from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, CasesDatabase, case, execute
 
+ASKED = {"user_id": DOCTOR, "limit": None}
+
 SNAPSHOT = """
     SELECT 'column', attrelid::regclass::text, attname,
         format_type(atttypid, atttypmod) || coalesce(attacl::text, '')
@@ -177,7 +179,7 @@ def test_the_role_reads_cases_and_may_do_nothing_else(owner: Connection, stateme
     execute(owner, "CREATE TABLE public.secrets (x int); ALTER TABLE medmitra.cases ADD COLUMN note text")
     # The role may switch its read-only default off, so what holds it back are the grants.
     execute(owner, "SET SESSION AUTHORIZATION medmitra_cases; SET default_transaction_read_only = off")
-    execute(owner, SELECT_CASES, {"user_id": DOCTOR})
+    execute(owner, SELECT_CASES, ASKED)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         execute(owner, statement)
 
@@ -188,7 +190,7 @@ def test_the_role_reads_cases_and_may_do_nothing_else(owner: Connection, stateme
 def test_the_role_has_no_way_around_the_view(owner: Connection, statement: str) -> None:
     LAYOUTS["existing_table"].create(owner)
     execute(owner, "SET SESSION AUTHORIZATION medmitra_cases; SET default_transaction_read_only = off")
-    execute(owner, SELECT_CASES, {"user_id": DOCTOR})
+    execute(owner, SELECT_CASES, ASKED)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         execute(owner, statement)
 
@@ -217,7 +219,7 @@ def test_the_view_has_no_time_that_iso_8601_cannot_write(owner: Connection, mome
         " VALUES ('1', %s, '', 0, '', %s, now())",
         [DOCTOR, moment],
     )
-    ((*_, created_at, updated_at),) = execute(owner, SELECT_CASES, {"user_id": DOCTOR})
+    ((*_, created_at, updated_at),) = execute(owner, SELECT_CASES, ASKED)
     assert created_at is None
     assert updated_at is not None
 
@@ -226,6 +228,7 @@ def test_the_view_has_no_time_that_iso_8601_cannot_write(owner: Connection, mome
     ("setting", "value"),
     [
         ("statement_timeout", "5s"),
+        ("idle_in_transaction_session_timeout", "1min"),
         ("default_transaction_read_only", "on"),
         ("search_path", "medmitra, pg_catalog"),
         ("random_page_cost", "1.1"),
@@ -240,24 +243,30 @@ def test_the_query_is_one_ordered_index_scan(database: CasesDatabase, service: C
     others = [str(uuid.uuid4()) for _ in range(500)]
     database.add_many(others, 100_000)
     database.add_many([DOCTOR], mine)
-    ((plan,),) = execute(service, f"EXPLAIN (FORMAT JSON) {SELECT_CASES}", {"user_id": DOCTOR})
-    (scan,) = nodes(plan[0]["Plan"])
     index = (
         "cases_doctor_id_id_idx" if database.layout is LAYOUTS["existing_table"] else "cases_user_id_id_idx"
     )
-    assert (scan["Node Type"], scan["Index Name"]) == ("Index Scan", index), json.dumps(plan, indent=1)
-    assert "Filter" not in scan
+    for scan in scans(service):
+        assert (scan["Node Type"], scan["Index Name"]) == ("Index Scan", index)
+        assert "Filter" not in scan
 
 
 def test_interleaved_doctors_are_read_by_the_index_too(database: CasesDatabase, service: Connection) -> None:
     database.add_many([DOCTOR, *(str(uuid.uuid4()) for _ in range(1999))], 100_050)
-    ((plan,),) = execute(service, f"EXPLAIN (FORMAT JSON) {SELECT_CASES}", {"user_id": DOCTOR})
-    assert [node["Node Type"] for node in nodes(plan[0]["Plan"])] == ["Index Scan"]
+    assert [scan["Node Type"] for scan in scans(service)] == ["Index Scan"] * 3
 
 
-def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """The nodes of a plan, outermost first."""
-    return [plan, *(node for child in plan.get("Plans", ()) for node in nodes(child))]
+def scans(service: Connection) -> Iterator[dict[str, Any]]:
+    """The one node of the query's plan in the three ways it is run: up to a limit, whole, and as a cursor."""
+    for before, limit in (("", 2_001), ("", None), ("DECLARE cases CURSOR FOR", None)):
+        statement = f"EXPLAIN (FORMAT JSON) {before} {SELECT_CASES}"
+        ((plan,),) = execute(service, statement, {**ASKED, "limit": limit})
+        node: dict[str, Any] = plan[0]["Plan"]
+        if limit is not None:
+            assert node["Node Type"] == "Limit", json.dumps(plan, indent=1)
+            (node,) = node["Plans"]
+        assert "Plans" not in node, json.dumps(plan, indent=1)
+        yield node
 
 
 def test_the_query_works_for_any_role_and_search_path(database: CasesDatabase) -> None:
@@ -265,4 +274,4 @@ def test_the_query_works_for_any_role_and_search_path(database: CasesDatabase) -
     with closing(
         psycopg2.connect(make_dsn(database.owner_dsn, options="-c search_path=pg_catalog"))
     ) as other:
-        assert len(execute(other, SELECT_CASES, {"user_id": DOCTOR})) == 1
+        assert len(execute(other, SELECT_CASES, ASKED)) == 1
