@@ -19,6 +19,7 @@ from medmitra_cases.checks import Verdict, check_database
 from medmitra_cases.database import connect
 from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.errors import MedmitraCasesError
+from medmitra_cases.listening import bound_sockets, inherited_sockets
 from medmitra_cases.queries import psql, read_sql
 from medmitra_cases.sample import copy_synthetic_cases, insert_published_cases
 from medmitra_cases.server import Server, exit_on_signals
@@ -136,7 +137,10 @@ def _serve(settings: Settings, *, try_it: bool = False) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = create_app(settings)
     try:
-        server = Server(app, settings)
+        sockets = inherited_sockets(os.environ) or bound_sockets(
+            settings.listen, reuse_port=settings.reuse_port
+        )
+        server = Server(app, settings, sockets)
         click.echo(f"Serving cases on {' and '.join(server.urls)}")
         if try_it:
             click.echo(

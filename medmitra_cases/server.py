@@ -1,37 +1,19 @@
 """Serves the application with waitress, set up to stand behind a reverse proxy."""
 
+import gc
 import logging
 import signal
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from flask import Flask
-from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, create_server
-from waitress.task import ErrorTask
 
-from medmitra_cases.error_handlers import error_body
-from medmitra_cases.errors import ListenError
+from medmitra_cases.channel import Channel
+from medmitra_cases.listening import BACKLOG
 from medmitra_cases.settings import Settings
-
-
-class _JsonErrorTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
-    """Refuses what never reaches the application, such as an unreadable request line, with our error body."""
-
-    def execute(self) -> None:
-        error = self.request.error
-        body = error_body("Internal server error: unexpected error" if error.code == 500 else error.body)
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
-        self.content_length = len(body)
-        self.set_close_on_finish()
-        self.write(body)
-
-
-class _Channel(HTTPChannel):  # type: ignore[misc]
-    error_task_class = _JsonErrorTask
 
 
 class Server:
@@ -41,57 +23,64 @@ class Server:
         urls: The addresses listened on, such as ``http://127.0.0.1:8000``, with the port really taken.
     """
 
-    def __init__(self, app: Flask, settings: Settings) -> None:
-        """Listen on ``settings.listen``.
+    def __init__(
+        self, app: Callable[..., Iterable[bytes]], settings: Settings, sockets: Sequence[socket.socket]
+    ) -> None:
+        """Accept connections.
 
         Args:
-            app: The application.
-            settings: ``listen``, ``threads`` and ``keepalive_seconds`` are used.
-
-        Raises:
-            ListenError: The address is in use, not this machine's, or does not resolve.
+            app: The WSGI application.
+            settings: ``threads`` and ``keepalive_seconds`` are used.
+            sockets: Where to accept them: listening sockets, either all of TCP or all of Unix.
         """
         # It warns of every request that waits for a thread; under load that is most of them.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         dispatchers: dict[int, Any] = {}
-        try:
-            self._waitress = create_server(
-                app,
-                map=dispatchers,
-                listen=settings.listen,
-                threads=settings.threads,
-                channel_timeout=settings.keepalive_seconds,
-                ident="",  # no Server header: it tells strangers what to look for
-                # Only the proxy on this machine may name the client; from others these headers are dropped.
-                trusted_proxy="127.0.0.1",
-                trusted_proxy_headers={"x-forwarded-for", "x-forwarded-proto"},
-                clear_untrusted_proxy_headers=True,
-                connection_limit=1000,  # connections; further clients wait unanswered in the backlog
-                asyncore_use_poll=True,  # select() crashes the server above descriptor 1,024
-                max_request_header_size=262_144,  # bytes; more is answered with 431
-                max_request_body_size=65_536,  # bytes; no GET needs that much, more is answered with 413
-                # Bytes of unsent output held in memory; waitress writes more than that to a temporary file,
-                # and patient data does not belong on disk.
-                outbuf_overflow=1 << 30,
-            )
-        except OSError as error:
-            raise ListenError(f"cannot listen on {settings.listen}: {error.strerror}") from error
-        except ValueError as error:
-            raise ListenError(f"cannot listen on {settings.listen}: no such host") from error
-        # One for each address: localhost may be two.
+        self._waitress = create_server(
+            app,
+            map=dispatchers,
+            sockets=sockets,
+            backlog=BACKLOG,
+            threads=settings.threads,
+            channel_timeout=settings.keepalive_seconds,
+            ident="",  # no Server header: it tells strangers what to look for
+            # Only the proxy on this machine may name the client; from others these headers are dropped.
+            trusted_proxy="localhost" if sockets[0].family == socket.AF_UNIX else "127.0.0.1",
+            trusted_proxy_headers={"x-forwarded-for", "x-forwarded-proto"},
+            clear_untrusted_proxy_headers=True,
+            connection_limit=1000,  # connections; further clients wait unanswered in the backlog
+            asyncore_use_poll=True,  # select() crashes the server above descriptor 1,024
+            max_request_header_size=262_144,  # bytes; more is answered with 431
+            max_request_body_size=65_536,  # bytes; no GET needs that much, more is answered with 413
+            # Bytes of unsent output at which a long answer waits for its reader. Twice as many may be held.
+            outbuf_high_watermark=2 << 20,
+            # Bytes of unsent output held in memory; waitress writes more than that to a temporary file, and
+            # patient data does not belong on disk.
+            outbuf_overflow=1 << 30,
+        )
+        # One for each socket: localhost may be two addresses.
         listeners = [found for found in dispatchers.values() if isinstance(found, BaseWSGIServer)]
-        self.urls = []
         for listener in listeners:
-            listener.channel_class = _Channel
-            host = listener.effective_host
-            self.urls.append(f"http://{f'[{host}]' if ':' in host else host}:{listener.effective_port}")
+            listener.channel_class = Channel
+        self.urls = [_url(accepting) for accepting in sockets]
 
     def run(self) -> None:
         """Answer requests until ``KeyboardInterrupt`` or ``SystemExit`` is raised; then return.
 
         Requests being worked on get 5 s to end, as waitress has it.
         """
+        # What there is by now stays; the garbage collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         self._waitress.run()
+
+
+def _url(accepting: socket.socket) -> str:
+    address = accepting.getsockname()
+    if accepting.family == socket.AF_UNIX:
+        return f"unix:{address}"
+    host, port = address[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @contextmanager

@@ -22,6 +22,7 @@ class Settings:
     Attributes:
         database_url: A libpq URI or ``key=value`` string. A secret: not part of the repr.
         listen: ``HOST:PORT``.
+        reuse_port: Whether other processes may listen there, too.
         threads: Number of worker threads.
         database_wait_seconds: How long one request goes on trying to reach the database.
         keepalive_seconds: How long an idle client connection stays open.
@@ -29,6 +30,7 @@ class Settings:
 
     database_url: str = field(repr=False)
     listen: str
+    reuse_port: bool
     threads: int
     database_wait_seconds: float
     keepalive_seconds: int
@@ -112,6 +114,14 @@ class SettingsSchema(Schema):
         load_default="127.0.0.1:8000",
         validate=_is_listen_address,
         metadata={"help": "`HOST:PORT` that `serve` and `demo` listen on. Port 0 takes a free one."},
+    )
+    reuse_port = fields.Boolean(
+        data_key="MEDMITRA_REUSE_PORT",
+        load_default=False,
+        error_messages={"invalid": "must be true or false"},
+        metadata={
+            "help": "Whether several `serve` of one user may listen on the same `HOST:PORT` (`SO_REUSEPORT`)."
+        },
     )
     threads = _number(
         fields.Integer,

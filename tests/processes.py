@@ -2,13 +2,15 @@
 
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 COMMAND = Path(sys.executable).with_name("medmitra-cases")
@@ -44,16 +46,16 @@ class Running:
         assert process.stdout is not None
         self.process = process
         self.printed = ""
-        for line in process.stdout:
+        found = None
+        while found is None:
+            line = process.stdout.readline()
+            if not line:
+                raise AssertionError(f"ended with {process.wait()}: {self.printed}")
             self.printed += line
-            if "http://" in line:
-                break
-        else:
-            raise AssertionError(f"ended with {process.wait()}: {self.printed}")
-        address = urlsplit(self.printed[self.printed.index("http://") :].split()[0])
-        assert address.hostname is not None
-        assert address.port is not None
-        self.host, self.port = address.hostname, address.port
+            found = re.search(r"(http|unix):\S+", line)
+        address = urlsplit(found[0])
+        self.host, self.port = address.hostname or "", address.port or 0
+        self.unix_socket = address.path
 
     def get(self, target: str, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
         """Send one request; returns the answer and its body."""
@@ -64,9 +66,18 @@ class Running:
             response = connection.getresponse()
             return response, response.read()
 
+    def connect(self) -> socket.socket:
+        """Open a connection to where it listens."""
+        if self.host:
+            return socket.create_connection((self.host, self.port), PATIENCE_SECONDS)
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(PATIENCE_SECONDS)
+        connection.connect(self.unix_socket)
+        return connection
+
     def send(self, raw: bytes) -> bytes:
         """Send bytes as they are; returns all that comes until the server closes."""
-        with socket.create_connection((self.host, self.port), PATIENCE_SECONDS) as connection:
+        with self.connect() as connection:
             connection.sendall(raw)
             answer = b""
             while received := connection.recv(65_536):
@@ -85,12 +96,30 @@ class Running:
 @contextmanager
 def running(*command: str | Path, **variables: str) -> Iterator[Running]:
     """Run a server command; stdout and stderr are one. Ended at the latest with the block."""
+    with _running(command, variables) as server:
+        yield server
+
+
+@contextmanager
+def running_on(handed_over: socket.socket, *command: str | Path, **variables: str) -> Iterator[Running]:
+    """Run a server command that a socket is handed over to as systemd does: as descriptor 3."""
+    # The pid is known only to the process itself; exec keeps it.
+    shell = ("sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "sh", *command)
+    with _running(
+        shell, variables, pass_fds=(3,), preexec_fn=lambda: os.dup2(handed_over.fileno(), 3)
+    ) as server:
+        yield server
+
+
+@contextmanager
+def _running(command: Sequence[str | Path], variables: dict[str, str], **how: Any) -> Iterator[Running]:
     with subprocess.Popen(
         command,
         env=environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **how,
     ) as process:
         try:
             yield Running(process)

@@ -11,16 +11,16 @@ PACKAGE = Path(medmitra_cases.__file__).parent
 LAYERS = (
     {"errors"},
     {"schemas"},
-    {"settings", "queries", "child_process"},
+    {"settings", "queries", "child_process", "listening"},
     {"database"},
     {"dao", "embedded", "sample", "catalogue", "request_id"},
     {"cases", "error_handlers", "plan"},
     {"checks"},
-    {"app"},
+    {"app", "channel"},
     {"__init__", "server"},
     {"cli"},
 )
-KNOW_FLASK = {"app", "cases", "error_handlers", "request_id", "server"}
+KNOW_FLASK = {"app", "cases", "error_handlers", "request_id"}
 
 
 def imports(module: str) -> set[str]:

@@ -27,6 +27,7 @@ def test_defaults() -> None:
     assert Settings.from_environ({"DATABASE_URL": URL, "PATH": "/bin", "MEDMITRA_LISTEN": ""}) == Settings(
         database_url=URL,
         listen="127.0.0.1:8000",
+        reuse_port=False,
         threads=8,
         database_wait_seconds=3.0,
         keepalive_seconds=75,
@@ -38,23 +39,24 @@ def test_every_setting_can_be_set() -> None:
         {
             "DATABASE_URL": "host=/run/postgresql dbname=clinic",
             "MEDMITRA_LISTEN": "[::1]:80",
+            "MEDMITRA_REUSE_PORT": "true",
             "MEDMITRA_THREADS": "4",
             "MEDMITRA_DATABASE_WAIT_SECONDS": "0.5",
             "MEDMITRA_KEEPALIVE_SECONDS": "10",
         }
     )
-    assert (settings.listen, settings.threads) == ("[::1]:80", 4)
+    assert (settings.listen, settings.reuse_port, settings.threads) == ("[::1]:80", True, 4)
     assert (settings.database_wait_seconds, settings.keepalive_seconds) == (0.5, 10)
 
 
 def test_all_mistakes_are_named_at_once() -> None:
-    text = mistakes(MEDMITRA_LISTEN="8000", MEDMITRA_THREADS="many", MEDMITRA_KEEPALIVE_SECONDS="0")
+    text = mistakes(MEDMITRA_LISTEN="8000", MEDMITRA_THREADS="many", MEDMITRA_REUSE_PORT="perhaps")
     assert text.split("; ") == [
         "DATABASE_URL is not set: a libpq URI or key=value string"
         " (no database at hand? `medmitra-cases demo` brings one)",
         "MEDMITRA_LISTEN must be HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000",
+        "MEDMITRA_REUSE_PORT must be true or false",
         "MEDMITRA_THREADS must be a number",
-        "MEDMITRA_KEEPALIVE_SECONDS must be between 1 and 3600",
     ]
 
 
@@ -111,6 +113,12 @@ def test_bad_waits(value: str) -> None:
     assert re.fullmatch("MEDMITRA_DATABASE_WAIT_SECONDS must be (a number|between 0 and 60)", text)
 
 
+@pytest.mark.parametrize("value", ["0", "3601", "1.5"])
+def test_bad_keepalives(value: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_KEEPALIVE_SECONDS=value)
+    assert re.fullmatch("MEDMITRA_KEEPALIVE_SECONDS must be (a number|between 1 and 3600)", text)
+
+
 @pytest.mark.parametrize("value", ["0", "257", "1.5", "1e2"])
 def test_bad_thread_counts(value: str) -> None:
     text = mistakes(DATABASE_URL=URL, MEDMITRA_THREADS=value)
@@ -134,7 +142,7 @@ def test_the_readme_lists_every_setting_with_default_and_meaning() -> None:
     assert rows == [
         (
             field.data_key,
-            "required" if field.load_default is missing else f"`{field.load_default}`",
+            "required" if field.load_default is missing else f"`{str(field.load_default).lower()}`",
             field.metadata["help"],
         )
         for field in SettingsSchema().fields.values()

@@ -1,0 +1,104 @@
+"""Where the server listens: on a socket handed over as systemd does, or on a port that processes share."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from medmitra_cases.errors import ListenError
+from medmitra_cases.listening import bound_sockets, inherited_sockets
+from tests.factories import DOCTOR, CasesDatabase
+from tests.processes import COMMAND, run, running, running_on
+
+ASKED = f"/cases/all_cases?user_id={DOCTOR}"
+REQUEST = f"GET {ASKED} HTTP/1.0\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n".encode()
+SERVE = (COMMAND, "serve")
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
+    """A socket that listens, as systemd would make it."""
+    if request.param == "tcp":
+        made = socket.create_server(("127.0.0.1", 0))
+    else:
+        made = socket.socket(socket.AF_UNIX)
+        made.bind(str(tmp_path / "cases.sock"))
+        made.listen()
+    with made:
+        yield made
+
+
+def test_processes_share_a_socket_handed_over_and_it_outlives_them(
+    database: CasesDatabase, listening: socket.socket
+) -> None:
+    settings = {"DATABASE_URL": database.service_dsn, "MEDMITRA_LISTEN": "127.0.0.1:1"}
+    with running_on(listening, *SERVE, **settings) as first:
+        with running_on(listening, *SERVE, **settings) as second:
+            assert b" 200 OK" in second.send(REQUEST)
+            assert first.end(signal.SIGTERM) == 0
+            assert b" 200 OK" in second.send(REQUEST)
+            assert second.end(signal.SIGTERM) == 0
+        with running_on(listening, *SERVE, **settings) as third:
+            assert b" 200 OK" in third.send(REQUEST)
+
+
+def test_a_socket_is_not_handed_on(database: CasesDatabase, listening: socket.socket) -> None:
+    with running_on(listening, *SERVE, DATABASE_URL=database.service_dsn) as server:
+        environment = Path(f"/proc/{server.process.pid}/environ").read_bytes()
+        assert b"LISTEN_FDS=1" in environment
+        assert "Serving cases on " in server.printed
+    # Whoever the server might start would not believe it were meant: the variables are taken out.
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0", "LISTEN_FDNAMES": "", "PATH": "/bin"}
+    assert inherited_sockets(environ) == []
+    assert environ == {"PATH": "/bin"}
+
+
+def test_what_was_meant_for_another_process_is_left_alone() -> None:
+    assert inherited_sockets({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) == []
+    assert inherited_sockets({}) == []
+
+
+def test_a_descriptor_that_does_not_listen_is_refused_in_one_line() -> None:
+    command = ["sh", "-c", f'exec 3</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "{COMMAND}" serve']
+    with pytest.raises(AssertionError) as raised, running(*command, DATABASE_URL="host=127.0.0.1"):
+        pass
+    assert str(raised.value).endswith("Error: descriptor 3, to listen on: Socket operation on non-socket\n")
+
+
+def test_a_socket_that_does_not_listen_is_refused() -> None:
+    with (
+        socket.socket() as silent,
+        pytest.raises(AssertionError) as raised,
+        running_on(silent, *SERVE, DATABASE_URL="host=127.0.0.1"),
+    ):
+        pass
+    assert str(raised.value).endswith("Error: descriptor 3, to listen on, is no listening stream socket\n")
+
+
+def test_processes_share_a_port_where_both_ask_for_it(database: CasesDatabase) -> None:
+    settings = {"DATABASE_URL": database.service_dsn, "MEDMITRA_REUSE_PORT": "true"}
+    with running(*SERVE, MEDMITRA_LISTEN="127.0.0.1:0", **settings) as first:
+        settings["MEDMITRA_LISTEN"] = f"127.0.0.1:{first.port}"
+        with running(*SERVE, **settings) as second:
+            assert first.end(signal.SIGTERM) == 0
+            assert b" 200 OK" in second.send(REQUEST)
+            settings["MEDMITRA_REUSE_PORT"] = "false"
+            ended = run("serve", **settings)
+    assert ended.returncode == 1
+    assert ended.stderr == f"Error: cannot listen on 127.0.0.1:{first.port}: Address already in use\n"
+
+
+def test_localhost_is_all_its_addresses() -> None:
+    resolved = {entry[4][0] for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
+    with ExitStack() as stack:
+        bound = [stack.enter_context(made) for made in bound_sockets("localhost:0", reuse_port=False)]
+        assert {made.getsockname()[0] for made in bound} == resolved
+
+
+def test_an_unknown_host_is_named() -> None:
+    with pytest.raises(ListenError, match=r"no\.such\.host\.invalid:1: no such host"):
+        bound_sockets("no.such.host.invalid:1", reuse_port=False)
