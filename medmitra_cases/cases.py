@@ -1,7 +1,7 @@
 """The endpoint ``GET /cases/all_cases``: query in, DAO call, response out."""
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Generator
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -11,15 +11,14 @@ from werkzeug.wsgi import ClosingIterator
 
 from medmitra_cases.dao import CaseBatches, Cases, fetch_cases
 from medmitra_cases.database import Database
-from medmitra_cases.errors import DatabaseError
+from medmitra_cases.error_handlers import broken_off
 from medmitra_cases.request_id import request_id
 from medmitra_cases.schemas import CasesQuerySchema, CasesSchema, to_json
 
-# A doctor with more cases gets them as they are read, in chunks: held at once, a case costs some 1.5 kB.
+# A doctor with more cases gets them as they are read, in chunks: held at once, a case costs some 1.5 kB, more
+# where its summary is long.
 WHOLE_CASES = 2_000
 CHUNK_CASES = 1_000
-
-_log = logging.getLogger(__name__)
 
 # Built once: marshmallow copies every field each time a schema is made.
 _QUERY = CasesQuerySchema()
@@ -62,32 +61,40 @@ def create_blueprint(database: Database) -> Blueprint:
             length = ("Content-Length", str(len(body)))
             return _ReadyResponse([body], headers=(*_HEADERS, length), direct_passthrough=True)
         batches = database.read(CaseBatches, user_id, size=CHUNK_CASES)
-        first = next(batches, Cases([], []))  # a failure up to here is still a 500
-        chunks = ClosingIterator(_chunks(first, batches, request_id()), batches.close)
-        return _ReadyResponse(chunks, headers=_HEADERS, direct_passthrough=True)
+        chunks = _chunks(batches, request_id())
+        first = next(chunks)  # a failure up to here is still a 500
+        pieces = ClosingIterator(chain([first], chunks), chunks.close)
+        return _ReadyResponse(pieces, headers=_HEADERS, direct_passthrough=True)
 
     return blueprint
 
 
-def _chunks(first: Cases, batches: CaseBatches, name: str) -> Iterator[bytes]:
-    """Write the answer in pieces. If reading fails the last one never comes, and what was sent is not JSON.
+def _chunks(batches: CaseBatches, name: str) -> Generator[bytes, None, None]:
+    """Write the answer in pieces. If that fails the last one never comes, and what was sent is not JSON.
 
     Args:
-        first: The first of the cases.
-        batches: The rest of them.
+        batches: The cases; closed at the end.
         name: The request's id.
 
     Yields:
         A piece of the answer.
 
     Raises:
-        DatabaseError: Reading failed. The server then breaks the transfer off.
+        DatabaseError: The first piece could not be read.
+        BrokenOff: A later piece could not be read or written.
     """
-    yield b'{"cases":[' + to_json(_CASES.case.dump_rows(*first))[1:-1]
     try:
-        for cases in batches:
-            yield b"," + to_json(_CASES.case.dump_rows(*cases))[1:-1]
-    except DatabaseError as error:
-        _log.error("request %s broken off: %s", name, error.phrase)
-        raise
-    yield b"]}"
+        yield b'{"cases":[' + _elements(next(batches, Cases([], [])))
+        try:
+            for cases in batches:
+                yield b"," + _elements(cases)
+        except Exception as error:
+            raise broken_off(error, name) from None
+        yield b"]}"
+    finally:
+        batches.close()
+
+
+def _elements(cases: Cases) -> bytes:
+    """Write cases as the elements of a JSON array, without its brackets."""
+    return to_json(_CASES.case.dump_rows(*cases))[1:-1]

@@ -1,7 +1,9 @@
-"""How an answer leaves where waitress's own way is not ours: error bodies, and system calls.
+"""How an answer leaves where waitress's own way is not ours.
 
 This is the one module that builds on waitress's internals; setup.cfg bounds its version for that reason.
 """
+
+import time
 
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, WSGITask
@@ -23,11 +25,12 @@ class _JsonErrorTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
 
 
 class _Task(WSGITask):  # type: ignore[misc]
-    """Sends an answer that is whole with one system call, where waitress sends header and body with two."""
+    """Writes answers as waitress does, with two exceptions."""
 
     wrote_header: bool
 
     def write(self, data: bytes) -> None:
+        """Send an answer that is whole with one system call, where waitress makes one for the header, too."""
         if self.wrote_header or not self.has_body or self.content_length != len(data):
             super().write(data)
             return
@@ -35,9 +38,30 @@ class _Task(WSGITask):  # type: ignore[misc]
         self.wrote_header = True
         self.content_bytes_written = len(data)
 
+    def finish(self) -> None:
+        """End the answer; to HEAD, without the last chunk of a body it does not have (RFC 9110, 9.3.2)."""
+        if self.request.command != "HEAD":
+            super().finish()
+        elif not self.wrote_header:
+            self.write(b"")
+
 
 class Channel(HTTPChannel):  # type: ignore[misc]
     """One client's connection."""
 
     error_task_class = _JsonErrorTask
     task_class = _Task
+
+    def writable(self) -> bool:
+        """Tell the I/O thread, at least once a second, whether it has something to send.
+
+        A reader who takes nothing for as long as an idle connection may stay open is given up. Waitress waits
+        for ever for one whose answer is not written yet, and so would a thread and its database connection.
+
+        Returns:
+            Whether it has.
+        """
+        if self.total_outbufs_len and time.time() - self.last_activity > self.adj.channel_timeout:
+            self.handle_close()  # wakes the thread, which finds the client gone
+            return False
+        return bool(super().writable())

@@ -65,11 +65,11 @@ class CaseBatches:
         self._connection = connection
         self._size = size
         self._closed = False
-        connection.autocommit = False  # a cursor on the server lives as long as its transaction
         try:
+            connection.autocommit = False  # a cursor on the server lives as long as its transaction
             self._cursor = connection.cursor("cases")
             self._cursor.execute(SELECT_CASES, {"user_id": user_id, "limit": None})
-        except psycopg2.Error:
+        except BaseException:
             self.close()
             raise
 
@@ -93,6 +93,9 @@ class CaseBatches:
         except psycopg2.Error as error:
             self.close()
             raise translated(error, self._connection) from error
+        except BaseException:
+            self.close()
+            raise
         if not rows:
             self.close()
             raise StopIteration

@@ -7,7 +7,7 @@ from flask import Flask, Response
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from medmitra_cases.errors import DatabaseError, DataRefused
+from medmitra_cases.errors import BrokenOff, DatabaseError, DataRefused
 from medmitra_cases.request_id import request_id
 from medmitra_cases.schemas import ErrorSchema, describe_invalid, to_json
 
@@ -43,6 +43,24 @@ def error_response(status: int, detail: str, headers: Iterable[tuple[str, str]] 
     return response
 
 
+def broken_off(error: Exception, name: str) -> BrokenOff:
+    """Log what keeps an answer that has begun from being completed.
+
+    Args:
+        error: What happened.
+        name: The request's id.
+
+    Returns:
+        The error to raise instead, ``from None``: what happened may quote data, and servers log what they
+        get.
+    """
+    if isinstance(error, DataRefused):
+        _log.error("request %s broken off: %s (SQLSTATE %s)", name, error.phrase, error.sqlstate)
+    else:
+        _log.error("request %s broken off: %s", name, _phrase(error), exc_info=error)
+    return BrokenOff()
+
+
 def init_app(app: Flask) -> None:
     """Register the handlers.
 
@@ -72,6 +90,10 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _fault(error: Exception) -> Response:
-    phrase = error.phrase if isinstance(error, DatabaseError) else "unexpected error"
+    phrase = _phrase(error)
     _log.error("request %s failed: %s", request_id(), phrase, exc_info=error)
     return error_response(500, f"Internal server error: {phrase} (request id {request_id()})")
+
+
+def _phrase(error: Exception) -> str:
+    return error.phrase if isinstance(error, DatabaseError) else "unexpected error"

@@ -62,3 +62,7 @@ class DataRefused(DatabaseError):
         """
         super().__init__(sqlstate)
         self.sqlstate = sqlstate
+
+
+class BrokenOff(MedmitraCasesError):
+    """An answer that has begun cannot be completed, so the server must end the transfer. The log says why."""

@@ -23,23 +23,29 @@ def inherited_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
         The sockets; none if there are none for this process.
 
     Raises:
-        ListenError: What was handed over is not a listening stream socket.
+        ListenError: What was handed over is not listening stream sockets, all of TCP or all of Unix.
     """
     meant_for, count, _ = (environ.pop(f"LISTEN_{name}", "") for name in ("PID", "FDS", "FDNAMES"))
     if meant_for != str(os.getpid()):
         return []
-    sockets = []
-    for descriptor in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + int(count)):
-        try:
-            handed_over = socket.socket(fileno=descriptor)
-            listening = handed_over.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        except OSError as error:
-            raise ListenError(f"descriptor {descriptor}, to listen on: {error.strerror}") from error
-        if not listening or handed_over.type != socket.SOCK_STREAM:
-            raise ListenError(f"descriptor {descriptor}, to listen on, is no listening stream socket")
-        handed_over.set_inheritable(False)
-        sockets.append(handed_over)
+    if not (count.isascii() and count.isdigit()):
+        raise ListenError("LISTEN_FDS is not a number of descriptors to listen on")
+    sockets = [_inherited(FIRST_DESCRIPTOR + place) for place in range(int(count))]
+    if len({handed_over.family == socket.AF_UNIX for handed_over in sockets}) > 1:
+        raise ListenError("TCP and Unix sockets were handed over to listen on; one process serves either")
     return sockets
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    try:
+        handed_over = socket.socket(fileno=descriptor)
+        listening = handed_over.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ListenError(f"descriptor {descriptor}, to listen on: {error.strerror}") from error
+    if not listening or handed_over.type != socket.SOCK_STREAM:
+        raise ListenError(f"descriptor {descriptor}, to listen on, is no listening stream socket")
+    handed_over.set_inheritable(False)
+    return handed_over
 
 
 def bound_sockets(listen: str, *, reuse_port: bool) -> list[socket.socket]:
@@ -58,11 +64,12 @@ def bound_sockets(listen: str, *, reuse_port: bool) -> list[socket.socket]:
     host, _, port = listen.rpartition(":")
     try:
         resolved = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:
         raise ListenError(f"cannot listen on {listen}: no such host") from error
     sockets: list[socket.socket] = []
     try:
-        for family, _, _, _, address in resolved:
+        # A host may resolve to the same address twice.
+        for family, address in dict.fromkeys((entry[0], entry[4]) for entry in resolved):
             sockets.append(
                 socket.create_server(
                     (str(address[0]), int(address[1])), family=family, backlog=BACKLOG, reuse_port=reuse_port

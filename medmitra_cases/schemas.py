@@ -78,13 +78,13 @@ class UtcDateTime(fields.Field[str]):
         """Serialize many times at once; a call for each would cost more than the work itself.
 
         Args:
-            column: Times as Postgres writes them.
+            column: Times as Postgres writes them, in the years 1 to 9999: table and view see to that.
 
         Returns:
             The same times as RFC 3339: the fraction, where there is one, to the microsecond.
 
         Raises:
-            KeyError: A value is not a time in one of the years 1 to 9999.
+            KeyError: A value has not the length of such a time.
         """
         return [None if text is None else text.replace(" ", "T") + _END[len(text)] for text in column]
 

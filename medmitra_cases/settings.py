@@ -148,8 +148,8 @@ class SettingsSchema(Schema):
         3600,
         data_key="MEDMITRA_KEEPALIVE_SECONDS",
         metadata={
-            "help": "How long an idle client connection stays open. Keep it above the proxy's own"
-            " (nginx: `keepalive_timeout` in `upstream`, 60 s)."
+            "help": "How long an idle client connection stays open, and a reader who takes nothing is waited"
+            " for. Keep it above the proxy's own (nginx: `keepalive_timeout` in `upstream`, 60 s)."
         },
     )
 

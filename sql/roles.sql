@@ -31,7 +31,7 @@ GRANT SELECT (
 ALTER ROLE medmitra_cases LOGIN;
 -- On the role rather than in the connection, so that they also hold behind PgBouncer in transaction mode.
 ALTER ROLE medmitra_cases SET statement_timeout = '5s';  -- a longer query is cancelled and answered with 500
--- A long list is read in one transaction, whose snapshot holds up VACUUM: a reader who stalls ends it.
+-- A long list is read in one transaction, whose snapshot holds up VACUUM: a reader who is too slow ends it.
 ALTER ROLE medmitra_cases SET idle_in_transaction_session_timeout = '60s';
 ALTER ROLE medmitra_cases SET default_transaction_read_only = on;
 ALTER ROLE medmitra_cases SET search_path = medmitra, pg_catalog;

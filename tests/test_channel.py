@@ -91,6 +91,16 @@ def test_a_request_in_two_pieces_right_after_another(
         assert len(ids(receive(connection))) == 1
 
 
+def test_a_whole_answer_leaves_in_one_piece(server: Running, database: CasesDatabase) -> None:
+    database.add(case())
+    with connected(server) as connection:
+        for _ in range(50):
+            connection.sendall(REQUEST)
+            head, _, body = connection.recv(65_536).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK")
+            assert len(ids(body)) == 1
+
+
 def test_requests_in_a_heap_are_answered_in_order(server: Running, database: CasesDatabase) -> None:
     doctors = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(20)]
     cases = [case(user_id=doctor) for doctor in doctors]
@@ -192,6 +202,27 @@ class TestLongLists:
         head, _, body = answer.partition(b"\r\n\r\n")
         assert b"Transfer-Encoding" not in head
         assert len(ids(body)) == 40_000
+
+    def test_head_has_no_body(self, server: Running) -> None:
+        answer = server.send(REQUEST.replace(b"GET", b"HEAD"))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK")
+        assert b"Content-Length" not in head
+        assert body == b""
+
+    def test_a_reader_who_takes_nothing_is_given_up(self, database: CasesDatabase) -> None:
+        settings = {"MEDMITRA_THREADS": "1", "MEDMITRA_KEEPALIVE_SECONDS": "1"}
+        serve = (COMMAND, "serve", "--listen", "127.0.0.1:0")
+        with (
+            running(*serve, DATABASE_URL=database.service_dsn, **settings) as server,
+            connected(server) as stalled,
+        ):
+            stalled.sendall(REQUEST)
+            stalled.recv(100)
+            # The only thread is free for this one only once the other has been given up.
+            assert server.get(ASKED.replace(DOCTOR, DOCTOR[:-1] + "7"))[0].status == 200
+            assert server.end() == 0
+        assert "Client disconnected while serving" in server.printed
 
     def test_the_database_fails_half_way(self, server: Running, database: CasesDatabase) -> None:
         with closing(

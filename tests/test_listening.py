@@ -1,8 +1,10 @@
 """Where the server listens: on a socket handed over as systemd does, or on a port that processes share."""
 
 import os
+import re
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from medmitra_cases.errors import ListenError
 from medmitra_cases.listening import bound_sockets, inherited_sockets
 from tests.factories import DOCTOR, CasesDatabase
-from tests.processes import COMMAND, run, running, running_on
+from tests.processes import COMMAND, environment, run, running, running_on
 
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
 REQUEST = f"GET {ASKED} HTTP/1.0\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n".encode()
@@ -48,13 +50,48 @@ def test_processes_share_a_socket_handed_over_and_it_outlives_them(
 
 def test_a_socket_is_not_handed_on(database: CasesDatabase, listening: socket.socket) -> None:
     with running_on(listening, *SERVE, DATABASE_URL=database.service_dsn) as server:
-        environment = Path(f"/proc/{server.process.pid}/environ").read_bytes()
-        assert b"LISTEN_FDS=1" in environment
-        assert "Serving cases on " in server.printed
-    # Whoever the server might start would not believe it were meant: the variables are taken out.
+        flags = Path(f"/proc/{server.process.pid}/fdinfo/3").read_text().partition("flags:")[2].split()[0]
+        assert int(flags, 8) & os.O_CLOEXEC
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0", "LISTEN_FDNAMES": "", "PATH": "/bin"}
     assert inherited_sockets(environ) == []
     assert environ == {"PATH": "/bin"}
+
+
+@pytest.mark.parametrize("count", ["", "x", "-1", "1.5", "٣"])
+def test_a_count_that_is_none_is_refused(count: str) -> None:
+    with pytest.raises(ListenError, match="LISTEN_FDS is not a number"):
+        inherited_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})
+
+
+def test_sockets_of_two_kinds_are_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "cases.sock"))
+        unix.listen()
+        command = [
+            *("bash", "-c"),
+            f'exec 3<&{tcp.fileno()} 4<&{unix.fileno()}; LISTEN_PID=$$ LISTEN_FDS=2 exec "{COMMAND}" serve',
+        ]
+        ended = subprocess.run(
+            command,
+            env=environment(DATABASE_URL="host=127.0.0.1"),
+            pass_fds=(tcp.fileno(), unix.fileno()),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Error: TCP and Unix sockets were handed over to listen on")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_host_that_resolves_to_one_address_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    entry = (*entry[:4], ("127.0.0.1", port))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [entry, entry])
+    (bound,) = bound_sockets(f"twice:{port}", reuse_port=False)
+    bound.close()
 
 
 def test_what_was_meant_for_another_process_is_left_alone() -> None:
@@ -99,6 +136,7 @@ def test_localhost_is_all_its_addresses() -> None:
         assert {made.getsockname()[0] for made in bound} == resolved
 
 
-def test_an_unknown_host_is_named() -> None:
-    with pytest.raises(ListenError, match=r"no\.such\.host\.invalid:1: no such host"):
-        bound_sockets("no.such.host.invalid:1", reuse_port=False)
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b"])
+def test_an_unknown_host_is_named(host: str) -> None:
+    with pytest.raises(ListenError, match=f"{re.escape(host)}:1: no such host"):
+        bound_sockets(f"{host}:1", reuse_port=False)

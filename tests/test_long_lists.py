@@ -2,6 +2,7 @@
 
 import json
 import logging
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from werkzeug.test import TestResponse
 from medmitra_cases import cases
 from medmitra_cases.app import DATABASE
 from medmitra_cases.dao import CaseBatches, fetch_cases
-from medmitra_cases.errors import DatabaseUnavailable
+from medmitra_cases.errors import BrokenOff, DataRefused
 from tests.factories import DOCTOR, KEYS, CasesDatabase, execute, in_json
 
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
@@ -117,7 +118,7 @@ def test_a_list_that_breaks_off_is_not_json(
     chunks = iter(response.iter_encoded())
     received = next(chunks)
     execute(database.owner, TERMINATE)
-    with pytest.raises(DatabaseUnavailable):
+    with pytest.raises(BrokenOff):
         received += b"".join(chunks)
     response.close()
     with pytest.raises(json.JSONDecodeError):
@@ -126,6 +127,57 @@ def test_a_list_that_breaks_off_is_not_json(
         "request nightshift-1 broken off: database unavailable"
     ]
     assert len(client.get(ASKED).get_json()["cases"]) == 50
+    assert states(database) == ["idle"]
+
+
+def test_what_breaks_a_list_off_takes_no_data_along(
+    client: FlaskClient,
+    database: CasesDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Refused(CaseBatches):
+        count = 0
+
+        def __next__(self) -> Any:
+            self.count += 1
+            if self.count == 2:
+                raise DataRefused("22P02") from ValueError(
+                    'invalid input syntax for type integer: "John Doe"'
+                )
+            return super().__next__()
+
+    add(database, 50)
+    monkeypatch.setattr(cases, "CaseBatches", Refused)
+    _, chunks = begin(client)
+    next(chunks)
+    with pytest.raises(BrokenOff) as raised:
+        next(chunks)
+    logged = caplog.text + "".join(traceback.format_exception(raised.value))  # which the server logs
+    assert "the database refused the data of this request (SQLSTATE 22P02)" in logged
+    assert "John Doe" not in logged
+    assert states(database) == ["idle"]
+
+
+def test_a_list_that_cannot_be_written_is_a_500(
+    client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(database, 50)
+    monkeypatch.setattr(cases, "to_json", lambda _: 1 / 0)
+    response = client.get(ASKED)
+    assert response.status_code == 500
+    assert response.get_json()["detail"].startswith("Internal server error: unexpected error (request id ")
+    assert states(database) == ["idle"]
+
+
+def test_a_batch_that_cannot_be_decoded_leaves_no_transaction(
+    app: Flask, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(database, 50)
+    batches = app.extensions[DATABASE].read(CaseBatches, DOCTOR, size=10)
+    monkeypatch.setattr("medmitra_cases.dao.CaseBatches._size", property(lambda _: 1 / 0), raising=False)
+    with pytest.raises(ZeroDivisionError):
+        next(batches)
     assert states(database) == ["idle"]
 
 

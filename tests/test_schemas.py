@@ -73,6 +73,6 @@ def test_times_are_written_as_the_contract_has_them(moment: dt.datetime) -> None
 
 
 @pytest.mark.parametrize("text", ["infinity", "12026-03-04 10:30:00.123456", "2026-03-04", ""])
-def test_what_iso_8601_cannot_write_is_refused(text: str) -> None:
+def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(KeyError):
         UtcDateTime.serialize_texts([text])
