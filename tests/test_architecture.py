@@ -9,7 +9,7 @@ PACKAGE = Path(medmitra_cases.__file__).parent
 
 # From the ground up: a module imports only from rows above its own.
 LAYERS = (
-    {"errors"},
+    {"errors", "utc_datetime"},
     {"schemas"},
     {"settings", "queries", "child_process", "listening"},
     {"database"},

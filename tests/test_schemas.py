@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmitra_cases.schemas import CaseSchema, CasesSchema, UtcDateTime, to_json
+from medmitra_cases.schemas import CaseSchema, CasesSchema, to_json
+from medmitra_cases.utc_datetime import UtcDateTime
 from tests.factories import KEYS, UTC
 
 text = st.text(st.characters(exclude_categories=["Cs"]))

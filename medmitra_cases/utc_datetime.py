@@ -1,0 +1,40 @@
+"""The marshmallow field that writes times as the contract has them."""
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import Any
+
+from marshmallow import fields
+
+
+class UtcDateTime(fields.Field[str]):
+    """A time in UTC without an offset, written as RFC 3339, section 5.6, has it, with ``Z``.
+
+    Takes the text that Postgres writes (``2026-03-04 10:30:00.5``) as well as a ``datetime``.
+    """
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
+        if isinstance(value, dt.datetime) and value.tzinfo is not None:
+            value = value.astimezone(dt.timezone.utc).replace(tzinfo=None)
+        return None if value is None else self.serialize_texts([str(value)])[0]
+
+    @staticmethod
+    def serialize_texts(column: Iterable[str | None]) -> list[str | None]:
+        """Serialize many times at once; a call for each would cost more than the work itself.
+
+        Args:
+            column: Times as Postgres writes them, in the years 1 to 9999: table and view see to that.
+
+        Returns:
+            The same times as RFC 3339: the fraction, where there is one, to the microsecond.
+
+        Raises:
+            KeyError: A value has not the length of such a time.
+        """
+        return [None if text is None else text.replace(" ", "T") + _END[len(text)] for text in column]
+
+
+# What a time still lacks, by the length of its text: Postgres drops the zeros at the end of a fraction.
+_END = {len("2026-03-04 10:30:00"): "Z"} | {
+    len("2026-03-04 10:30:00.") + digits: "0" * (6 - digits) + "Z" for digits in range(1, 7)
+}
