@@ -1,16 +1,20 @@
 """Wires the parts into a Flask application."""
 
+import logging
 import os
 
 from flask import Flask, Request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter
 
-from medmitra_cases import cases, error_handlers
+from medmitra_cases import cases, cors, error_handlers, response_headers
 from medmitra_cases.database import Database
 from medmitra_cases.settings import Settings
+from medmitra_cases.tokens import create_verifier
 
 DATABASE = "medmitra_cases.database"
+
+_log = logging.getLogger(__name__)
 
 
 class _NoSessions(SessionInterface):
@@ -56,6 +60,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     database = Database(settings.database_url, wait_seconds=settings.database_wait_seconds)
     app.extensions[DATABASE] = database
 
-    app.register_blueprint(cases.create_blueprint(database))
+    verifier = create_verifier(settings)
+    if verifier is None:
+        _log.warning(
+            "no tokens are asked for (MEDMITRA_JWT_SECRET, MEDMITRA_JWKS_URL):"
+            " anyone who reaches this service can read any doctor's cases by naming the user_id"
+        )
+
+    app.register_blueprint(cases.create_blueprint(database, verifier))
     error_handlers.init_app(app)
+    response_headers.init_app(app)
+    cors.init_app(app, settings.cors_origins)
     return app

@@ -1,8 +1,6 @@
 """Compares a database with what the service needs of it, and says in plain words what is missing."""
 
 from collections.abc import Iterator
-from enum import Enum
-from typing import NamedTuple
 
 from psycopg2.extensions import connection as Connection
 
@@ -14,8 +12,10 @@ from medmitra_cases.catalogue import (
     describe_session,
     describe_source,
 )
+from medmitra_cases.findings import Finding, Verdict
 from medmitra_cases.plan import reads_in_index_order
 from medmitra_cases.queries import psql, sql_directory
+from medmitra_cases.role_checks import check_role, one_doctor_at_a_time
 
 OLDEST_POSTGRES = 15
 
@@ -33,25 +33,6 @@ COLUMN_TYPES = {
     "created_at": frozenset({"timestamp with time zone"}),
     "updated_at": frozenset({"timestamp with time zone"}),
 }
-
-# Above, the planner tends to gather a doctor's rows out of order and sort them.
-DEAREST_RANDOM_PAGE = 2.0
-
-
-class Verdict(Enum):
-    """How a finding counts: as needed, worth a change, or in the way of serving."""
-
-    GOOD = "✓"
-    ADVICE = "!"
-    MISSING = "✗"
-
-
-class Finding(NamedTuple):
-    """One thing looked at: how it counts, what was seen, and what to do where it is not good."""
-
-    verdict: Verdict
-    seen: str
-    hint: str
 
 
 def check_database(connection: Connection) -> Iterator[Finding]:
@@ -80,9 +61,8 @@ def check_database(connection: Connection) -> Iterator[Finding]:
         yield _row_security(source.guarded_tables)
     if types.verdict is rights.verdict is Verdict.GOOD:
         yield _index(connection, columns[0].kind, source)
-    yield _planner(session)
-    yield _no_more_rights(source)
-    yield _timeout(session)
+        yield one_doctor_at_a_time(connection)
+    yield from check_role(session, source)
 
 
 def _version(session: Session) -> Finding:
@@ -147,32 +127,4 @@ def _index(connection: Connection, kind: str, source: Source) -> Finding:
         Verdict.MISSING,
         "no index gives a doctor's cases in insertion order, so every request reads or sorts too much",
         f"{left_behind or ''}{build}",
-    )
-
-
-def _planner(session: Session) -> Finding:
-    dear = session.random_page_cost > DEAREST_RANDOM_PAGE
-    return Finding(
-        Verdict.ADVICE if dear else Verdict.GOOD,
-        f"random_page_cost is {session.random_page_cost:g}"
-        + dear * ": the planner may sort, not use the index",
-        f"ALTER ROLE {session.role_name} SET random_page_cost = 1.1, unless the data is on spinning disks",
-    )
-
-
-def _no_more_rights(source: Source) -> Finding:
-    return Finding(
-        Verdict.ADVICE if source.may_write else Verdict.GOOD,
-        f"the role may {'also' if source.may_write else 'not'} write medmitra.cases",
-        f"let the service log in as the role medmitra_cases: {psql('roles.sql')}",
-    )
-
-
-def _timeout(session: Session) -> Finding:
-    if session.statement_timeout != "0":
-        return Finding(Verdict.GOOD, f"queries are cancelled after {session.statement_timeout}", "")
-    return Finding(
-        Verdict.ADVICE,
-        "no statement_timeout: a query that hangs holds its thread for ever",
-        f"ALTER ROLE {session.role_name} SET statement_timeout = '5s'",
     )

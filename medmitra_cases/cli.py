@@ -1,31 +1,32 @@
 """The command ``medmitra-cases``."""
 
 import io
-import logging
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import click
 import psycopg2
-from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases import __version__
-from medmitra_cases.app import DATABASE, create_app
-from medmitra_cases.catalogue import Column, describe_cases
-from medmitra_cases.checks import Verdict, check_database
+from medmitra_cases import __version__, serving
 from medmitra_cases.database import connect
+from medmitra_cases.database_commands import check, execute_file, init_db, load_sample
 from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.errors import MedmitraCasesError
-from medmitra_cases.listening import bound_sockets, inherited_sockets
-from medmitra_cases.queries import psql, read_sql
-from medmitra_cases.sample import copy_synthetic_cases, insert_published_cases
-from medmitra_cases.server import Server, exit_on_signals
+from medmitra_cases.sample import insert_published_cases
+from medmitra_cases.server import exit_on_signals
 from medmitra_cases.settings import Settings
+from medmitra_cases.tokens import mint_token
 
 PUBLISHED_USER_ID = "b8acad4b-4944-4d66-b405-de70886e7248"
+DEFAULT_TOKEN_MINUTES = 60
+
+# Stands in for DATABASE_URL where a command has none, or not yet.
+_NO_DATABASE = "dbname=postgres"
 
 
 class _Commands(click.Group):
@@ -51,6 +52,9 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no ✓ shows a ?
 
 
+for _command in (init_db, load_sample, check):
+    main.add_command(_command)
+
 _listen = click.option("--listen", metavar="HOST:PORT", help="Listen here instead of at MEDMITRA_LISTEN.")
 
 
@@ -59,7 +63,7 @@ _listen = click.option("--listen", metavar="HOST:PORT", help="Listen here instea
 def serve(listen: str | None) -> None:
     """Serve the cases in DATABASE_URL."""
     with exit_on_signals():
-        _serve(_settings(MEDMITRA_LISTEN=listen))
+        serving.serve(_settings(MEDMITRA_LISTEN=listen), _announce)
 
 
 @main.command()
@@ -70,62 +74,33 @@ def demo(listen: str | None) -> None:
     The database lives in a folder below XDG_DATA_HOME (as root: /var/lib) and is there again next time.
     Needs the extra: pip install 'medmitra-cases[demo]'. DATABASE_URL is not touched.
     """
-    _settings(DATABASE_URL="dbname=postgres", MEDMITRA_LISTEN=listen)  # mistakes show before Postgres starts
+    _settings(DATABASE_URL=_NO_DATABASE, MEDMITRA_LISTEN=listen)  # mistakes show before Postgres starts
     with exit_on_signals(), embedded_postgres(_demo_folder()) as owner_dsn:
         with closing(connect(owner_dsn)) as connection:
             for name in ("schema", "roles"):
-                _execute(connection, name)
+                execute_file(connection, name)
             insert_published_cases(connection)
         service_dsn = make_dsn(owner_dsn, user="medmitra_cases")
-        _serve(_settings(DATABASE_URL=service_dsn, MEDMITRA_LISTEN=listen), try_it=True)
+        settings = _settings(DATABASE_URL=service_dsn, MEDMITRA_LISTEN=listen)
+        serving.serve(settings, partial(_announce_demo, settings))
 
 
 @main.command()
-def init_db() -> None:
-    """Make the table medmitra.cases in DATABASE_URL, as its owner."""
-    with closing(connect(_settings().database_url)) as connection:
-        columns = describe_cases(connection)
-        _refuse_view(columns)
-        _execute(connection, "schema")
-    click.echo(
-        "medmitra.cases was there already; its index and trigger are in place."
-        if columns
-        else "Made the table medmitra.cases, its index and the trigger that keeps updated_at."
-    )
-    click.echo(f"Next, the service's own role: {psql('roles.sql')}")
+@click.option("--user", type=click.UUID, required=True, help="The doctor the token is for.")
+@click.option(
+    "--minutes",
+    type=click.IntRange(1, 1440),
+    default=DEFAULT_TOKEN_MINUTES,
+    show_default=True,
+    metavar="N",
+    help="How long it is good, at most a day.",
+)
+def token(user: object, minutes: int) -> None:
+    """Print a token signed with MEDMITRA_JWT_SECRET, for trying things out.
 
-
-@main.command()
-@click.option("--user", type=click.UUID, help="The doctor who gets made-up cases.")
-@click.option("--cases", type=click.IntRange(1), metavar="N", help="How many.")
-def load_sample(user: object | None, cases: int | None) -> None:
-    """Fill medmitra.cases in DATABASE_URL: the two published cases, or N made-up ones of one doctor."""
-    if (user is None) != (cases is None):
-        raise click.UsageError("--user and --cases go together")
-    with closing(connect(_settings().database_url)) as connection:
-        _refuse_view(describe_cases(connection))
-        if cases is None:
-            inserted = insert_published_cases(connection)
-            click.echo(f"Inserted {inserted} of the 2 published cases; {2 - inserted} were there already.")
-            return
-        connection.autocommit = False  # all or, interrupted, none
-        with click.progressbar(length=cases, label="Loading cases", file=sys.stderr) as bar:
-            copy_synthetic_cases(connection, str(user), cases, bar.update)
-        connection.commit()
-    click.echo(f"Inserted {cases} cases of {user}.")
-
-
-@main.command()
-def check() -> None:
-    """Compare DATABASE_URL with what the service needs; exit status 1 if something is missing."""
-    with closing(connect(_settings().database_url)) as connection:
-        findings = list(check_database(connection))
-    for finding in findings:
-        click.echo(f"{finding.verdict.value} {finding.seen}")
-        if finding.verdict is not Verdict.GOOD:
-            click.echo(f"  → {finding.hint}")
-    if any(finding.verdict is Verdict.MISSING for finding in findings):
-        raise SystemExit(1)
+    curl -H "Authorization: Bearer $(medmitra-cases token --user UUID)" …
+    """
+    click.echo(mint_token(_settings(DATABASE_URL=_NO_DATABASE), str(user), minutes=minutes))
 
 
 def _settings(**overrides: str | None) -> Settings:
@@ -133,37 +108,22 @@ def _settings(**overrides: str | None) -> Settings:
     return Settings.from_environ({**os.environ, **chosen})
 
 
-def _serve(settings: Settings, *, try_it: bool = False) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    app = create_app(settings)
-    try:
-        sockets = inherited_sockets(os.environ) or bound_sockets(
-            settings.listen, reuse_port=settings.reuse_port
-        )
-        server = Server(app, settings, sockets)
-        click.echo(f"Serving cases on {' and '.join(server.urls)}")
-        if try_it:
-            click.echo(
-                f'Try: curl "{server.urls[0]}/cases/all_cases?user_id={PUBLISHED_USER_ID}"\nCtrl-C ends it.'
-            )
-        server.run()
-    finally:
-        app.extensions[DATABASE].close()
+def _announce(urls: Sequence[str]) -> None:
+    click.echo(f"Serving cases on {' and '.join(urls)}")
+
+
+def _announce_demo(settings: Settings, urls: Sequence[str]) -> None:
+    _announce(urls)
+    token = ""
+    if settings.jwt_secret is not None:
+        token = mint_token(settings, PUBLISHED_USER_ID, minutes=DEFAULT_TOKEN_MINUTES)
+    elif settings.needs_tokens:
+        token = "$TOKEN"  # noqa: S105, whoever has the key of MEDMITRA_JWKS_URL issues it
+    header = f' -H "Authorization: Bearer {token}"' if token else ""
+    click.echo(f'Try: curl "{urls[0]}/cases/all_cases?user_id={PUBLISHED_USER_ID}"{header}\nCtrl-C ends it.')
 
 
 def _demo_folder() -> Path:
     # Below root's home the account that runs Postgres for root could not reach it.
     default = Path("/var/lib") if os.geteuid() == 0 else Path.home() / ".local" / "share"
     return Path(os.environ.get("XDG_DATA_HOME") or default) / "medmitra-cases" / "demo"
-
-
-def _execute(connection: Connection, name: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(read_sql(name))
-
-
-def _refuse_view(columns: list[Column]) -> None:
-    if columns and columns[0].kind == "view":
-        raise click.ClickException(
-            "medmitra.cases is a view of a table that is not this service's; it is left as it is"
-        )

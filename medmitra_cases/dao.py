@@ -9,7 +9,11 @@ from psycopg2.extensions import cursor as Cursor
 from medmitra_cases.database import translated
 from medmitra_cases.queries import read_sql
 
+SET_USER_ID = read_sql("set_user_id")
 SELECT_CASES = read_sql("select_cases")
+# One string each: one way there and back, and outside a transaction one of its own.
+READ_CASES = f"{SET_USER_ID};\n{SELECT_CASES}"
+BEGIN_CASES = f"{SET_USER_ID};\nDECLARE cases NO SCROLL CURSOR FOR {SELECT_CASES}"
 
 # One row of select_cases, its columns in its order; times as Postgres writes them, in UTC without an offset.
 CaseRow = tuple[str, str, str, int, str, str | None, str | None, str | None, str | None]
@@ -26,12 +30,13 @@ class Cases(NamedTuple):
     types: list[type]
 
 
-def fetch_cases(connection: Connection, user_id: str, *, at_most: int) -> Cases | None:
+def fetch_cases(connection: Connection, user_id: str, *, subject: str, at_most: int) -> Cases | None:
     """Fetch all cases of one doctor, unless they are too many to hold at once.
 
     Args:
         connection: An open connection in autocommit mode.
         user_id: The doctor's UUID.
+        subject: The UUID of the doctor on whose behalf this is: of another's cases the database shows none.
         at_most: How many cases are not too many.
 
     Returns:
@@ -41,7 +46,7 @@ def fetch_cases(connection: Connection, user_id: str, *, at_most: int) -> Cases 
         psycopg2.Error: The database failed or refused the query.
     """
     with connection.cursor() as cursor:
-        cursor.execute(SELECT_CASES, {"user_id": user_id, "limit": at_most + 1})
+        cursor.execute(READ_CASES, {"user_id": user_id, "subject": subject, "limit": at_most + 1})
         return _cases(cursor, cursor.fetchall()) if cursor.rowcount <= at_most else None
 
 
@@ -51,12 +56,13 @@ class CaseBatches:
     An iterator over ``Cases``, through a cursor on the server. Until it is closed, its connection is its own.
     """
 
-    def __init__(self, connection: Connection, user_id: str, *, size: int) -> None:
+    def __init__(self, connection: Connection, user_id: str, *, subject: str, size: int) -> None:
         """Begin to read.
 
         Args:
             connection: An open connection in autocommit mode.
             user_id: The doctor's UUID.
+            subject: As for ``fetch_cases``.
             size: How many cases make a batch.
 
         Raises:
@@ -67,8 +73,9 @@ class CaseBatches:
         self._closed = False
         try:
             connection.autocommit = False  # a cursor on the server lives as long as its transaction
-            self._cursor = connection.cursor("cases")
-            self._cursor.execute(SELECT_CASES, {"user_id": user_id, "limit": None})
+            with connection.cursor() as cursor:
+                cursor.execute(BEGIN_CASES, {"user_id": user_id, "subject": subject, "limit": None})
+            self._cursor = connection.cursor("cases")  # the one that this declared
         except BaseException:
             self.close()
             raise

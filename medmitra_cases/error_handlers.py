@@ -7,7 +7,15 @@ from flask import Flask, Response
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from medmitra_cases.errors import BrokenOff, DatabaseError, DataRefused
+from medmitra_cases.errors import (
+    BrokenOff,
+    DataRefused,
+    Fault,
+    KeysUnavailable,
+    OtherDoctor,
+    TokenInvalid,
+    TokenMissing,
+)
 from medmitra_cases.request_id import request_id
 from medmitra_cases.schemas import ErrorSchema, describe_invalid, to_json
 
@@ -67,11 +75,28 @@ def init_app(app: Flask) -> None:
     Args:
         app: The application.
     """
+    app.register_error_handler(TokenMissing, _token_missing)
+    app.register_error_handler(TokenInvalid, _token_invalid)
+    app.register_error_handler(OtherDoctor, _other_doctor)
     app.register_error_handler(ValidationError, _invalid_query)
     app.register_error_handler(DataRefused, _data_refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(InternalServerError, _fault)
     app.register_error_handler(Exception, _fault)
+
+
+def _token_missing(_error: TokenMissing) -> Response:
+    # RFC 6750, 3.1: who did not try to authenticate is told no error.
+    challenge = ("WWW-Authenticate", "Bearer")
+    return error_response(401, "a token is needed (Authorization: Bearer <token>)", [challenge])
+
+
+def _token_invalid(error: TokenInvalid) -> Response:
+    return error_response(401, str(error), [("WWW-Authenticate", 'Bearer error="invalid_token"')])
+
+
+def _other_doctor(_error: OtherDoctor) -> Response:
+    return error_response(403, "user_id is not the doctor that the token was issued to")
 
 
 def _invalid_query(error: ValidationError) -> Response:
@@ -91,9 +116,11 @@ def _http_error(error: HTTPException) -> Response:
 
 def _fault(error: Exception) -> Response:
     phrase = _phrase(error)
-    _log.error("request %s failed: %s", request_id(), phrase, exc_info=error)
+    # Why there are no keys, the fetch has said; every forged token would say it again.
+    shown = None if isinstance(error, KeysUnavailable) else error
+    _log.error("request %s failed: %s", request_id(), phrase, exc_info=shown)
     return error_response(500, f"Internal server error: {phrase} (request id {request_id()})")
 
 
 def _phrase(error: Exception) -> str:
-    return error.phrase if isinstance(error, DatabaseError) else "unexpected error"
+    return error.phrase if isinstance(error, Fault) else "unexpected error"

@@ -23,14 +23,38 @@ class EmbeddedPostgresError(MedmitraCasesError):
     """The embedded Postgres could not be started. The message says why, in one line."""
 
 
-class DatabaseError(MedmitraCasesError):
-    """The database failed a read. The psycopg2 error is its ``__cause__``.
+class TokenMissing(MedmitraCasesError):
+    """The request carries no bearer token."""
+
+
+class TokenInvalid(MedmitraCasesError):
+    """The request's bearer token does not hold. The message says which check failed and quotes nothing."""
+
+
+class OtherDoctor(MedmitraCasesError):
+    """The request's token is not that of the doctor whose cases it asks for."""
+
+
+class Fault(MedmitraCasesError):
+    """The service cannot do its work.
 
     Attributes:
         phrase: What failed, in fixed words that name no host, no SQL and no data. Clients read it.
     """
 
-    phrase: ClassVar[str] = "unexpected database error"
+    phrase: ClassVar[str]
+
+
+class KeysUnavailable(Fault):
+    """The key that a token names cannot be had from the issuer, or not be told from one that is made up."""
+
+    phrase = "signing keys unavailable"
+
+
+class DatabaseError(Fault):
+    """The database failed a read. The psycopg2 error is its ``__cause__``."""
+
+    phrase = "unexpected database error"
 
 
 class DatabaseUnavailable(DatabaseError):

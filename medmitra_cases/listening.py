@@ -2,9 +2,10 @@
 
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 
 from medmitra_cases.errors import ListenError
+from medmitra_cases.setting_rules import is_loopback
 
 # sd_listen_fds(3): the first descriptor handed over; further ones follow without a gap.
 FIRST_DESCRIPTOR = 3
@@ -80,3 +81,17 @@ def bound_sockets(listen: str, *, reuse_port: bool) -> list[socket.socket]:
             opened.close()
         raise ListenError(f"cannot listen on {listen}: {os.strerror(error.errno or 0)}") from error
     return sockets
+
+
+def only_local(sockets: Iterable[socket.socket]) -> bool:
+    """Tell whether only this machine can connect.
+
+    Args:
+        sockets: Listening sockets.
+
+    Returns:
+        Whether each of them is a Unix socket, or of a loopback address.
+    """
+    return all(
+        listening.family == socket.AF_UNIX or is_loopback(listening.getsockname()[0]) for listening in sockets
+    )

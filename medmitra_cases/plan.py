@@ -36,6 +36,23 @@ def reads_in_index_order(connection: Connection) -> bool:
     )
 
 
+def shows_one_doctor(connection: Connection) -> bool:
+    """Tell whether Postgres shows this role only the cases of the doctor that ``set_user_id`` names.
+
+    Args:
+        connection: A connection that may read ``medmitra.cases``.
+
+    Returns:
+        Whether it adds that condition to a query that has none.
+
+    Raises:
+        psycopg2.Error: The database failed.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("EXPLAIN (FORMAT JSON) SELECT FROM medmitra.cases")
+        return "medmitra.user_id" in str(cursor.fetchall()[0][0])
+
+
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", ()):

@@ -16,8 +16,8 @@ def request_id() -> str:
         The ``X-Request-ID`` the proxy sent if it is sane, else 16 random hexadecimal digits; the same at
         every call during one request.
     """
-    if "request_id" not in g:
-        sent = request.headers.get("X-Request-ID", "")
-        g.request_id = sent if _SANE.match(sent) else secrets.token_hex(8)
-    name: str = g.request_id
+    name: str | None = g.get("request_id")
+    if name is None:
+        sent = request.environ.get("HTTP_X_REQUEST_ID", "")
+        name = g.request_id = sent if _SANE.match(sent) else secrets.token_hex(8)
     return name

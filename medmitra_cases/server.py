@@ -44,9 +44,9 @@ class Server:
             threads=settings.threads,
             channel_timeout=settings.keepalive_seconds,
             ident="",  # no Server header: it tells strangers what to look for
-            # Only the proxy on this machine may name the client; from others these headers are dropped.
+            # Only the proxy on this machine may name the client; from others the header is dropped.
             trusted_proxy="localhost" if sockets[0].family == socket.AF_UNIX else "127.0.0.1",
-            trusted_proxy_headers={"x-forwarded-for", "x-forwarded-proto"},
+            trusted_proxy_headers={"x-forwarded-for"},
             clear_untrusted_proxy_headers=True,
             connection_limit=1000,  # connections; further clients wait unanswered in the backlog
             asyncore_use_poll=True,  # select() crashes the server above descriptor 1,024

@@ -36,6 +36,10 @@ SELECT
         WHERE relation.relrowsecurity
             AND NOT (reader.rolsuper OR reader.rolbypassrls)
             AND (relation.relforcerowsecurity OR NOT pg_has_role(reader.oid, relation.relowner, 'USAGE'))
+            -- That of roles.sql hides only what it is meant to.
+            AND NOT EXISTS (
+                SELECT FROM pg_policy WHERE polrelid = relation.oid AND polname = 'as_granted'
+            )
     ) AS guarded_tables,
     coalesce(
         (

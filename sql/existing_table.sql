@@ -6,6 +6,7 @@
 --
 -- The service reads through the view with the rights of the view's owner, so its own role needs none on
 -- public.cases, and row level security there does not hide rows (another owner of the view would see none).
+-- Instead the view itself shows the cases of one doctor only: of the one that set_user_id.sql names.
 -- Fast reads need the index in existing_table_index.sql. Columns that the view reads can be dropped or change
 -- their type only while there is no view: DROP VIEW medmitra.cases, then run this and roles.sql again.
 
@@ -33,6 +34,7 @@ SELECT
         THEN created_at END AS created_at,
     CASE WHEN updated_at >= '0001-01-01 00:00:00+00' AND updated_at < '10000-01-01 00:00:00+00'
         THEN updated_at END AS updated_at
-FROM public.cases;
+FROM public.cases
+WHERE doctor_id = nullif(current_setting('medmitra.user_id', true), '')::uuid;
 
 COMMIT;

@@ -1,11 +1,15 @@
 -- name: roles
 -- The role the service logs in as: it is granted the nine columns of medmitra.cases and the order they come
--- in, to read, and nothing else. (Like every role it also has what is granted to PUBLIC: by default, to make
--- temporary tables and to connect to other databases.) Run by the owner of medmitra.cases, who must also be
--- allowed to create roles, after schema.sql or existing_table.sql; running it again changes nothing.
+-- in, to read, and nothing else; and it sees one doctor's cases at a time. (Like every role it also has what is
+-- granted to PUBLIC: by default, to make temporary tables and to connect to other databases.) Run by the owner of
+-- medmitra.cases, who must also be allowed to create roles, after schema.sql or existing_table.sql; running it
+-- again changes nothing.
 -- The password is yours to set: \password medmitra_cases
 
 BEGIN;
+
+-- Give up rather than queue behind a long transaction, with everybody else queueing behind us.
+SET LOCAL lock_timeout = '3s';
 
 DO $$
 BEGIN
@@ -27,6 +31,34 @@ GRANT USAGE ON SCHEMA medmitra TO medmitra_cases;
 GRANT SELECT (
     id, case_id, user_id, patient_name, patient_age, patient_gender, case_summary, status, created_at, updated_at
 ) ON medmitra.cases TO medmitra_cases;
+
+-- Row level security: should a query of the service ever ask for too much, it still gets no case but those of the
+-- doctor it says it asks for (set_user_id.sql), and none if it says nothing. The view of existing_table.sql has a
+-- condition of its own to that effect.
+DO $$
+DECLARE
+    cases pg_class;
+BEGIN
+    SELECT * INTO cases FROM pg_class WHERE oid = 'medmitra.cases'::regclass;
+    IF cases.relkind NOT IN ('r', 'p') THEN
+        IF pg_get_viewdef(cases.oid) NOT LIKE '%medmitra.user_id%' THEN
+            RAISE WARNING 'medmitra.cases shows the cases of all doctors at once; see existing_table.sql';
+        END IF;
+        RETURN;
+    END IF;
+    IF NOT cases.relrowsecurity THEN
+        -- For everybody else grants decide, as before; but for COPY FROM and pg_dump, which Postgres then allows only
+        -- to the table's owner and to roles with BYPASSRLS.
+        DROP POLICY IF EXISTS as_granted ON medmitra.cases;
+        CREATE POLICY as_granted ON medmitra.cases USING (true);
+        ALTER TABLE medmitra.cases ENABLE ROW LEVEL SECURITY;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = cases.oid AND polname = 'one_doctor') THEN
+        CREATE POLICY one_doctor ON medmitra.cases AS RESTRICTIVE TO medmitra_cases
+            USING (user_id = nullif(current_setting('medmitra.user_id', true), '')::uuid);
+    END IF;
+END
+$$;
 
 ALTER ROLE medmitra_cases LOGIN;
 -- On the role rather than in the connection, so that they also hold behind PgBouncer in transaction mode.

@@ -1,5 +1,6 @@
 """A real Postgres for the whole run, with the service's two table layouts, emptied before every test."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from medmitra_cases.app import DATABASE
 from medmitra_cases.embedded import embedded_postgres
 from tests.factories import LAYOUTS, CasesDatabase, execute, settings
 
+# What services in this process audit would else come in between pytest's lines.
+logging.getLogger("medmitra_cases.audit").addHandler(logging.NullHandler())
+
 
 @pytest.fixture(scope="session")
 def server_dsn() -> Iterator[str]:
@@ -25,7 +29,17 @@ def server_dsn() -> Iterator[str]:
         dsn = os.environ.get("MEDMITRA_TEST_DATABASE_URL")
         if not dsn:
             dsn = stack.enter_context(embedded_postgres(stack.enter_context(_open_folder())))
+            _forgo_durability(dsn)
         yield dsn
+
+
+def _forgo_durability(server_dsn: str) -> None:
+    """Let the server write no file for the sake of a power failure: it ends with the run."""
+    with closing(psycopg2.connect(server_dsn)) as server:
+        server.autocommit = True
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            execute(server, f"ALTER SYSTEM SET {setting} = off")
+        execute(server, "SELECT pg_reload_conf()")
 
 
 def _new_database(server_dsn: str, name: str) -> Iterator[str]:

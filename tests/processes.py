@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,13 @@ from urllib.parse import urlsplit
 
 COMMAND = Path(sys.executable).with_name("medmitra-cases")
 PATIENCE_SECONDS = 30
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    """Wait for a condition that is soon to hold."""
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < give_up_at
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -43,19 +52,43 @@ class Running:
     """The command while it runs: where it listens, what it printed, how to ask it."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
         self.process = process
-        self.printed = ""
-        found = None
-        while found is None:
-            line = process.stdout.readline()
-            if not line:
-                raise AssertionError(f"ended with {process.wait()}: {self.printed}")
-            self.printed += line
-            found = re.search(r"(http|unix):\S+", line)
-        address = urlsplit(found[0])
+        self._lines: list[str] = []
+        self._ended = False
+        self._changed = threading.Condition()
+        # Read all the time: a pipe that nobody empties would stop the server at 64 kB.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_until_it_listens(self) -> None:
+        """Wait for the line that says where."""
+        address = urlsplit(self.wait_for(r"(?:http|unix):\S+")[0])
         self.host, self.port = address.hostname or "", address.port or 0
         self.unix_socket = address.path
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._changed:
+                self._lines.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    @property
+    def printed(self) -> str:
+        """What it has printed so far."""
+        return "".join(self._lines)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait until it has printed this."""
+        with self._changed:
+            self._changed.wait_for(lambda: re.search(pattern, self.printed) or self._ended, PATIENCE_SECONDS)
+            found = re.search(pattern, self.printed)
+        if found is None:
+            raise AssertionError(f"{self.process.poll()}: {self.printed}")
+        return found
 
     def get(self, target: str, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
         """Send one request; returns the answer and its body."""
@@ -87,9 +120,12 @@ class Running:
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send the signal; returns the exit status."""
         self.process.send_signal(number)
+        return self.wait_for_its_end()
+
+    def wait_for_its_end(self) -> int:
+        """Wait until it has ended and all that it printed has been read; returns the exit status."""
         status = self.process.wait(PATIENCE_SECONDS)
-        assert self.process.stdout is not None
-        self.printed += self.process.stdout.read()
+        self._reader.join(PATIENCE_SECONDS)
         return status
 
 
@@ -121,11 +157,14 @@ def _running(command: Sequence[str | Path], variables: dict[str, str], **how: An
         text=True,
         **how,
     ) as process:
+        server = Running(process)
         try:
-            yield Running(process)
+            server.wait_until_it_listens()
+            yield server
         finally:
             if process.poll() is None:
                 process.terminate()
+            server.wait_for_its_end()
 
 
 def processes_below(folder: Path) -> list[str]:

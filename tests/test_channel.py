@@ -3,8 +3,7 @@
 import http.client
 import json
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import BinaryIO
 import pytest
 
 from tests.factories import DOCTOR, CasesDatabase, case, execute
-from tests.processes import COMMAND, PATIENCE_SECONDS, Running, running
+from tests.processes import COMMAND, PATIENCE_SECONDS, Running, running, wait_until
 
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
 REQUEST = f"GET {ASKED} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
@@ -172,13 +171,6 @@ def test_clients_that_leave_take_nothing_along(server: Running, goodbye: bytes) 
 
 def descriptors(server: Running) -> int:
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    """Wait for a condition that is soon to hold."""
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < give_up_at
 
 
 class TestLongLists:

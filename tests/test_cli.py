@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import uuid
@@ -16,11 +17,12 @@ from click.testing import CliRunner, Result
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from medmitra_cases import __version__
+from medmitra_cases import __version__, create_app
+from medmitra_cases.app import DATABASE
 from medmitra_cases.cli import main
 from medmitra_cases.database import connect
 from medmitra_cases.queries import read_sql, sql_directory
-from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, Layout, execute
+from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, Layout, execute, settings
 from tests.processes import COMMAND, environment
 from tests.processes import run as run_process
 
@@ -151,7 +153,7 @@ def test_check_finds_nothing_missing(empty_database: str, owner: Connection, lay
     if password:
         execute(owner, "ALTER ROLE medmitra_cases PASSWORD %s", [password])
     output = succeed("check", url=make_dsn(empty_database, user="medmitra_cases"))
-    assert [line[0] for line in output.splitlines()] == ["✓"] * 8, output
+    assert [line[0] for line in output.splitlines()] == ["✓"] * 9, output
 
 
 def test_check_of_an_empty_database_names_both_ways_on(empty_database: str) -> None:
@@ -172,7 +174,7 @@ def test_check_of_an_empty_database_names_both_ways_on(empty_database: str) -> N
             "schema.sql",
         ),
         (
-            "ALTER TABLE medmitra.cases ALTER user_id TYPE text",
+            "DROP POLICY one_doctor ON medmitra.cases; ALTER TABLE medmitra.cases ALTER user_id TYPE text",
             "✗ user_id is text, not uuid",
             "schema.sql",
         ),
@@ -254,6 +256,30 @@ def test_check_warns_of_row_level_security(empty_database: str, owner: Connectio
     assert "! row level security of public.cases may hide cases" in run("check", url=empty_database).output
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        "ALTER TABLE medmitra.cases DISABLE ROW LEVEL SECURITY",
+        "DROP POLICY one_doctor ON medmitra.cases",
+        # A view of an operator's own making, without the condition of existing_table.sql.
+        "ALTER TABLE medmitra.cases RENAME TO kept; CREATE VIEW medmitra.cases AS TABLE medmitra.kept;"
+        "GRANT SELECT ON medmitra.cases TO medmitra_cases",
+    ],
+)
+def test_check_warns_of_a_database_that_shows_all(
+    empty_database: str, owner: Connection, before: str
+) -> None:
+    LAYOUTS["own_table"].create(owner)
+    succeed("load-sample", url=empty_database)
+    execute(owner, before)
+    execute(owner, "GRANT medmitra_cases TO CURRENT_USER")
+    output = succeed("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    lines = output.splitlines()
+    place = lines.index("! the role sees the cases of all doctors at once")
+    assert "roles.sql" in lines[place + 1]
+    assert "existing_table.sql" in lines[place + 1]
+
+
 def test_check_sees_through_a_view_of_a_view(empty_database: str, owner: Connection) -> None:
     LAYOUTS["existing_table"].create(owner)
     execute(owner, "ALTER VIEW medmitra.cases RENAME TO inner_cases")
@@ -317,3 +343,42 @@ def test_progress_is_shown_on_a_terminal_only(empty_database: str) -> None:
         os.close(theirs)
     assert b"50%" in shown
     assert b"100%" in shown
+
+
+SECRET = "test-secret-of-thirty-two-bytes-or-more"
+
+
+def test_token_is_one_that_serve_accepts(empty_database: str, owner: Connection) -> None:
+    LAYOUTS["own_table"].create(owner)
+    variables = {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_JWT_ISSUER": "https://issuer.example"}
+    printed = run_process("token", "--user", DOCTOR.upper(), "--minutes", "5", **variables)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", printed.stdout)
+    app = create_app(settings(empty_database, **variables))
+    header = {"Authorization": f"Bearer {printed.stdout.strip()}"}
+    response = app.test_client().get(f"/cases/all_cases?user_id={DOCTOR}", headers=header)
+    app.extensions[DATABASE].close()
+    assert response.data == b'{"cases":[]}'
+
+
+@pytest.mark.parametrize(
+    ("variables", "mistake"),
+    [
+        ({}, "MEDMITRA_JWT_SECRET is not set"),
+        (
+            {"MEDMITRA_JWKS_URL": "https://keys.example/keys"},
+            "MEDMITRA_JWT_SECRET is not set: only the issuer has the keys that MEDMITRA_JWKS_URL is about",
+        ),
+        ({"MEDMITRA_JWT_SECRET": "short"}, "MEDMITRA_JWT_SECRET must be at least 32 bytes long"),
+    ],
+)
+def test_token_needs_the_secret(variables: dict[str, str], mistake: str) -> None:
+    ended = run_process("token", "--user", DOCTOR, **variables)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Error: {mistake}\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--user", "x"], ["--user", DOCTOR, "--minutes", "0"]])
+def test_token_says_what_it_needs(arguments: list[str]) -> None:
+    ended = run_process("token", *arguments, MEDMITRA_JWT_SECRET=SECRET)
+    assert ended.returncode == 2
+    assert "Error: " in ended.stderr

@@ -134,8 +134,9 @@ def test_text_comes_back_as_it_was(
 
 def test_head_is_get_without_the_body(client: FlaskClient, database: CasesDatabase) -> None:
     database.add(case())
-    answer = client.get(URL, query_string={"user_id": DOCTOR})
-    head = client.head(URL, query_string={"user_id": DOCTOR})
+    named = {"X-Request-ID": "the-same"}
+    answer = client.get(URL, query_string={"user_id": DOCTOR}, headers=named)
+    head = client.head(URL, query_string={"user_id": DOCTOR}, headers=named)
     assert (head.status_code, head.data) == (200, b"")
     assert dict(head.headers) == dict(answer.headers)
 
@@ -161,3 +162,4 @@ def test_content_type_and_body_change_nothing(
 def test_no_cache_may_answer_for_us(client: FlaskClient) -> None:
     response = client.get(f"{URL}?user_id={DOCTOR}")
     assert response.headers["Cache-Control"] == "private, no-cache"
+    assert response.headers["Vary"] == "Authorization"

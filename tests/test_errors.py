@@ -13,7 +13,7 @@ from psycopg2.extensions import make_dsn
 from werkzeug.exceptions import default_exceptions
 from werkzeug.test import TestResponse
 
-from medmitra_cases import cases, create_app
+from medmitra_cases import cases, create_app, error_handlers
 from medmitra_cases.app import DATABASE
 from tests import factories
 from tests.factories import DOCTOR, CasesDatabase, case, execute
@@ -41,13 +41,18 @@ def client_of(url: str, wait_seconds: float = 0) -> Iterator[FlaskClient]:
     app.extensions[DATABASE].close()
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What was logged of requests, apart from what was said at start."""
+    return [record for record in caplog.records if record.name == error_handlers.__name__]
+
+
 def assert_fault(response: TestResponse, phrase: str, caplog: pytest.LogCaptureFixture) -> str:
     """Assert the documented 500, logged once with its id; returns what was logged."""
     assert response.status_code == 500
     form = re.fullmatch(r"Internal server error: (.+) \(request id ([0-9a-f]{16})\)", detail(response))
     assert form is not None
     assert form[1] == phrase
-    (record,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    (record,) = logged(caplog)
     assert form[2] in record.getMessage()
     assert record.exc_info is not None
     return caplog.text
@@ -156,7 +161,7 @@ def test_data_the_database_refuses_is_400(empty_database: str, caplog: pytest.Lo
         response = client.get(ASKED)
     assert response.status_code == 400
     assert detail(response) == "the database refused the data of this request"
-    (record,) = caplog.records
+    (record,) = logged(caplog)
     assert "22P02" in record.getMessage()
     assert "Jane" not in caplog.text
 

@@ -13,6 +13,7 @@ import pytest
 
 from medmitra_cases.errors import ListenError
 from medmitra_cases.listening import bound_sockets, inherited_sockets
+from medmitra_cases.setting_rules import is_loopback
 from tests.factories import DOCTOR, CasesDatabase
 from tests.processes import COMMAND, environment, run, running, running_on
 
@@ -140,3 +141,66 @@ def test_localhost_is_all_its_addresses() -> None:
 def test_an_unknown_host_is_named(host: str) -> None:
     with pytest.raises(ListenError, match=f"{re.escape(host)}:1: no such host"):
         bound_sockets(f"{host}:1", reuse_port=False)
+
+
+WARNING = "anyone who reaches this service can read any doctor's cases"
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
+def test_without_tokens_other_machines_are_kept_out(listen: str) -> None:
+    ended = run("serve", DATABASE_URL="host=127.0.0.1", MEDMITRA_LISTEN=listen)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Error: other machines could connect, and read any doctor's cases: set ")
+    assert ended.stderr.count("\n") == 1
+    assert ended.stdout == ""
+
+
+def test_a_socket_that_other_machines_reach_is_refused_too() -> None:
+    with (
+        socket.create_server(("0.0.0.0", 0)) as listening,
+        pytest.raises(AssertionError, match="other machines could connect"),
+        running_on(listening, *SERVE, DATABASE_URL="host=127.0.0.1"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("variables", "warnings"),
+    [
+        ({"MEDMITRA_TRUST_USER_ID": "1"}, 1),
+        ({"MEDMITRA_JWT_SECRET": "test-secret-of-thirty-two-bytes-or-more"}, 0),
+        ({"MEDMITRA_JWKS_URL": "https://keys.example/keys"}, 0),
+    ],
+    ids=["trusted front", "secret", "key URL"],
+)
+def test_who_has_checked_the_caller_may_listen_anywhere(variables: dict[str, str], warnings: int) -> None:
+    with running(*SERVE, DATABASE_URL="host=127.0.0.1", MEDMITRA_LISTEN="0.0.0.0:0", **variables) as server:
+        assert server.end(signal.SIGTERM) == 0
+    assert server.printed.count(WARNING) == warnings
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.2:0", "[::1]:0"])
+def test_without_tokens_it_warns_once(listen: str) -> None:
+    with running(*SERVE, DATABASE_URL="host=127.0.0.1", MEDMITRA_LISTEN=listen) as server:
+        assert server.end(signal.SIGTERM) == 0
+    assert server.printed.count(WARNING) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("::ffff:10.0.0.1", False),
+        ("10.0.0.1", False),
+        ("fe80::1%eth0", False),
+        ("localhost", True),
+        ("localhost.example", False),
+    ],
+)
+def test_loopback_addresses(host: str, local: bool) -> None:
+    assert is_loopback(host) == local

@@ -16,6 +16,7 @@ from medmitra_cases.app import DATABASE
 from medmitra_cases.dao import CaseBatches, fetch_cases
 from medmitra_cases.errors import BrokenOff, DataRefused
 from tests.factories import DOCTOR, KEYS, CasesDatabase, execute, in_json
+from tests.processes import wait_until
 
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
 SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname = current_database()"
@@ -26,6 +27,12 @@ TERMINATE = f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}"
 def _short_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cases, "WHOLE_CASES", 20)
     monkeypatch.setattr(cases, "CHUNK_CASES", 10)
+
+
+@pytest.fixture(autouse=True)
+def _alone(database: CasesDatabase) -> None:
+    """No session of the test before, which may take a moment to end, is taken for one of this test."""
+    wait_until(lambda: not states(database))
 
 
 def add(database: CasesDatabase, count: int) -> None:
@@ -103,9 +110,10 @@ def test_a_reader_who_leaves_gives_the_connection_back(client: FlaskClient, data
 
 def test_head_of_a_long_list(client: FlaskClient, database: CasesDatabase) -> None:
     add(database, 50)
-    with client.head(ASKED) as head:
+    named = {"X-Request-ID": "the-same"}
+    with client.head(ASKED, headers=named) as head:
         assert (head.status_code, head.data) == (200, b"")
-    with client.get(ASKED) as answer:
+    with client.get(ASKED, headers=named) as answer:
         assert dict(head.headers) == dict(answer.headers)
     assert states(database) == ["idle"]
 
@@ -174,7 +182,7 @@ def test_a_batch_that_cannot_be_decoded_leaves_no_transaction(
     app: Flask, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(database, 50)
-    batches = app.extensions[DATABASE].read(CaseBatches, DOCTOR, size=10)
+    batches = app.extensions[DATABASE].read(CaseBatches, DOCTOR, subject=DOCTOR, size=10)
     monkeypatch.setattr("medmitra_cases.dao.CaseBatches._size", property(lambda _: 1 / 0), raising=False)
     with pytest.raises(ZeroDivisionError):
         next(batches)
@@ -184,9 +192,9 @@ def test_a_batch_that_cannot_be_decoded_leaves_no_transaction(
 def test_a_lost_connection_is_replaced_before_a_list_begins(app: Flask, database: CasesDatabase) -> None:
     add(database, 50)
     reader = app.extensions[DATABASE]
-    reader.read(CaseBatches, DOCTOR, size=10).close()
+    reader.read(CaseBatches, DOCTOR, subject=DOCTOR, size=10).close()
     execute(database.owner, TERMINATE)
-    batches = reader.read(CaseBatches, DOCTOR, size=10)
+    batches = reader.read(CaseBatches, DOCTOR, subject=DOCTOR, size=10)
     assert [len(batch.rows) for batch in batches] == [10] * 5
     batches.close()
     assert states(database) == ["idle"]

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import pwd
+import re
 import signal
 import socket
 import stat
@@ -47,7 +48,10 @@ def test_serves_the_published_example(server: Running, database: CasesDatabase) 
 
 def test_headers_tell_nothing_of_the_server(server: Running) -> None:
     response, _ = server.get(ASKED)
-    assert set(response.headers) == {"Cache-Control", "Content-Length", "Content-Type", "Date"}
+    assert set(response.headers) == {
+        *("Cache-Control", "Content-Length", "Content-Security-Policy", "Content-Type", "Date", "Vary"),
+        *("X-Content-Type-Options", "X-Request-Id"),  # waitress writes field names its own way
+    }
 
 
 def test_head_over_the_wire(server: Running, database: CasesDatabase) -> None:
@@ -88,6 +92,11 @@ def test_any_bytes_get_a_400(server: Running, query: bytes) -> None:
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 262_144, b"431"),
         (b"POST / HTTP/1.1\r\nContent-Length: 65537", b"413"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip", b"501"),
+        (b"GET http://[/ HTTP/1.1", b"400"),
+        (b"GET / HTTP/1.1\r\nContent-Length: " + b"9" * 5_000, b"400"),
+        (b"GET / HTTP/1.1\r\nAuthorization: Bearer s3cr3t-t0k3n\n", b"400"),
+        (b"GET / HTTP/1.1\r\n Authorization: Bearer s3cr3t-t0k3n", b"400"),
+        (b"s3cr3t-t0k3n / HTTP/1.1", b"400"),
     ],
 )
 def test_what_never_reaches_the_application_is_refused_in_the_same_form(
@@ -99,6 +108,23 @@ def test_what_never_reaches_the_application_is_refused_in_the_same_form(
     assert b"Content-Type: application/json" in head
     assert b"Server:" not in head
     assert list(json.loads(body)) == ["detail"]
+    assert b"s3cr3t" not in answer
+
+
+def test_a_head_that_never_reaches_the_application_has_no_body(server: Running) -> None:
+    head, _, body = server.send(b"HEAD / HTTP/1.1\r\nContent-Length: 70000\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert body == b""
+
+
+@pytest.mark.parametrize(
+    "value", [":.", '"', "", ",", "x", "[", "1.2.3.4:80", "198.51.100.2, :.", "a" * 100_000, "\xff"]
+)
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded"])
+def test_what_clients_say_of_proxies_is_not_believed_and_does_no_harm(
+    server: Running, name: str, value: str
+) -> None:
+    assert server.get(ASKED, **{name: value})[0].status == 200
 
 
 def test_many_clients_at_once_each_get_their_own(server: Running, database: CasesDatabase) -> None:
@@ -241,10 +267,25 @@ def test_the_demo_serves_the_published_example_and_leaves_nothing_running(
             assert json.loads(body) == json.loads(PUBLISHED.read_text())
             assert processes_below(folder)
             assert demo.end(number) == 0
-        assert f'Try: curl "http://127.0.0.1:{demo.port}{ASKED}"' in demo.printed
+        demo.wait_for(re.escape(f'Try: curl "http://127.0.0.1:{demo.port}{ASKED}"'))
         assert not processes_below(folder)
     assert pwd.getpwall() == accounts
     assert modes == [stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.parents, Path.home())]
+
+
+def test_the_demo_prints_a_curl_line_that_works_with_tokens(folder: Path) -> None:
+    tokens = {"XDG_DATA_HOME": str(folder), "MEDMITRA_JWT_SECRET": "test-secret-of-thirty-two-bytes-or-more"}
+    with running(COMMAND, "demo", "--listen", "127.0.0.1:0", **tokens) as demo:
+        _, url, name, value = demo.wait_for(r'curl "(http://\S+(/cases/\S+))" -H "(.+): (.+)"').groups()
+        response, body = demo.get(url, **{name: value})
+        assert (response.status, json.loads(body)) == (200, json.loads(PUBLISHED.read_text()))
+        assert demo.get(url)[0].status == 401
+
+
+def test_the_demo_leaves_the_token_open_where_only_the_issuer_has_the_key(folder: Path) -> None:
+    tokens = {"XDG_DATA_HOME": str(folder), "MEDMITRA_JWKS_URL": "https://keys.example/keys"}
+    with running(COMMAND, "demo", "--listen", "127.0.0.1:0", **tokens) as demo:
+        demo.wait_for(r'curl "http://\S+" -H "Authorization: Bearer \$TOKEN"')
 
 
 def test_a_second_demo_leaves_the_first_alone(folder: Path) -> None:

@@ -2,15 +2,20 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from marshmallow import missing
 
 from medmitra_cases import create_app
 from medmitra_cases.errors import SettingsError
-from medmitra_cases.settings import Settings, SettingsSchema
+from medmitra_cases.settings import Settings
+from medmitra_cases.settings_schema import SettingsSchema
 
 URL = "postgresql://reader:hunter2@db1,db2:5433/clinic?target_session_attrs=any"
+SECRET = "test-secret-of-thirty-two-bytes-or-more"
+PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----"
+KEYS = "https://x.supabase.co/auth/v1/.well-known/jwks.json"
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -31,6 +36,12 @@ def test_defaults() -> None:
         threads=8,
         database_wait_seconds=3.0,
         keepalive_seconds=75,
+        jwt_secret=None,
+        jwks_url=None,
+        jwt_audience="authenticated",
+        jwt_issuer=None,
+        trust_user_id=False,
+        cors_origins=(),
     )
 
 
@@ -47,6 +58,125 @@ def test_every_setting_can_be_set() -> None:
     )
     assert (settings.listen, settings.reuse_port, settings.threads) == ("[::1]:80", True, 4)
     assert (settings.database_wait_seconds, settings.keepalive_seconds) == (0.5, 10)
+
+
+def test_tokens_can_be_set() -> None:
+    shared = Settings.from_environ(
+        {
+            "DATABASE_URL": URL,
+            "MEDMITRA_JWT_SECRET": SECRET,
+            "MEDMITRA_JWT_AUDIENCE": "clinic",
+            "MEDMITRA_JWT_ISSUER": "https://issuer.example",
+            "MEDMITRA_CORS_ORIGINS": "https://app.example , http://localhost:3000,http://[::1]:3000",
+        }
+    )
+    assert (shared.jwt_secret, shared.jwks_url, shared.needs_tokens) == (SECRET, None, True)
+    assert (shared.jwt_audience, shared.jwt_issuer) == ("clinic", "https://issuer.example")
+    assert shared.cors_origins == ("https://app.example", "http://localhost:3000", "http://[::1]:3000")
+    by_url = Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_JWKS_URL": KEYS})
+    assert (by_url.jwt_secret, by_url.jwks_url, by_url.needs_tokens) == (None, KEYS, True)
+    assert not Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_TRUST_USER_ID": "1"}).needs_tokens
+
+
+@pytest.mark.parametrize(
+    ("variables", "mistake"),
+    [
+        (
+            {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_JWKS_URL": KEYS},
+            "MEDMITRA_JWKS_URL cannot be set beside MEDMITRA_JWT_SECRET: tokens are of one kind",
+        ),
+        (
+            {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_TRUST_USER_ID": "true"},
+            "MEDMITRA_TRUST_USER_ID cannot be set beside MEDMITRA_JWT_SECRET: tokens say who asks",
+        ),
+        (
+            {"MEDMITRA_JWKS_URL": KEYS, "MEDMITRA_TRUST_USER_ID": "true"},
+            "MEDMITRA_TRUST_USER_ID cannot be set beside MEDMITRA_JWKS_URL: tokens say who asks",
+        ),
+        # Whoever says which tokens are good believes that tokens are asked for.
+        (
+            {"MEDMITRA_JWT_ISSUER": "https://issuer.example"},
+            "MEDMITRA_JWT_ISSUER needs MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL beside it",
+        ),
+        (
+            {"MEDMITRA_JWT_AUDIENCE": "clinic"},
+            "MEDMITRA_JWT_AUDIENCE needs MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL beside it",
+        ),
+        ({"MEDMITRA_TRUST_USER_ID": "yes!"}, "MEDMITRA_TRUST_USER_ID must be true or false"),
+        ({"MEDMITRA_JWT_SECRET": "x" * 31}, "MEDMITRA_JWT_SECRET must be at least 32 bytes long"),
+        (
+            {"MEDMITRA_JWT_SECRET": PUBLIC_KEY},
+            "MEDMITRA_JWT_SECRET is a public key or a certificate, not a secret",
+        ),
+    ],
+)
+def test_settings_that_do_not_protect_as_they_seem_to(variables: dict[str, str], mistake: str) -> None:
+    assert mistakes(DATABASE_URL=URL, **variables) == mistake
+
+
+def test_a_secret_is_measured_in_bytes() -> None:
+    Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_JWT_SECRET": "é" * 16})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://x.supabase.co/auth/v1/.well-known/jwks.json",
+        "https://keys.example:8443/k?x=1",
+        "http://127.0.0.1:9999/keys",
+        "http://localhost/keys",
+        "http://[::1]:1/keys",
+    ],
+)
+def test_key_urls(url: str) -> None:
+    assert Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_JWKS_URL": url}).jwks_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://keys.example/keys",
+        "http://127.0.0.1.evil.example/keys",
+        "http://10.0.0.1/keys",
+        "ftp://keys.example/keys",
+        "file:///etc/keys",
+        "keys.example",
+        "https://",
+        "https:///keys",
+        "https://user:hunter2@keys.example/keys",
+        "https://keys.example:x/keys",
+        "https://keys.example:0/keys",
+        "https://[::1/keys",
+        "https://keys.example/a b",
+        "https://keys.example/é",
+    ],
+)
+def test_urls_that_keys_must_not_come_from(url: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_JWKS_URL=url)
+    assert text == "MEDMITRA_JWKS_URL must be an https:// URL (http:// only for a loopback address)"
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "*",
+        "null",
+        "app.example",
+        "https://app.example/",
+        "https://app.example/page",
+        "https://*.app.example",
+        "https://App.example",
+        "https://user@app.example",
+        "https://app.example:443",
+        "http://app.example:80",
+        "https://a.example,",
+        "https://a.example,,https://b.example",
+        "https://a.example https://b.example",
+    ],
+)
+def test_what_is_no_origin(origins: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_CORS_ORIGINS=origins)
+    assert text.startswith("MEDMITRA_CORS_ORIGINS must be origins as browsers write them")
 
 
 def test_all_mistakes_are_named_at_once() -> None:
@@ -134,7 +264,15 @@ def test_the_factory_reads_the_environment_by_default(monkeypatch: pytest.Monkey
 
 
 def test_repr_shows_no_secret() -> None:
-    assert "hunter2" not in repr(Settings.from_environ({"DATABASE_URL": URL}))
+    shown = repr(Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_JWT_SECRET": SECRET}))
+    assert "hunter2" not in shown
+    assert SECRET not in shown
+
+
+def shown_default(value: Any) -> str:
+    if value is missing:
+        return "required"
+    return "not set" if value in (None, ()) else f"`{str(value).lower()}`"
 
 
 def test_the_readme_lists_every_setting_with_default_and_meaning() -> None:
@@ -142,7 +280,7 @@ def test_the_readme_lists_every_setting_with_default_and_meaning() -> None:
     assert rows == [
         (
             field.data_key,
-            "required" if field.load_default is missing else f"`{str(field.load_default).lower()}`",
+            shown_default(field.load_default),
             field.metadata["help"],
         )
         for field in SettingsSchema().fields.values()

@@ -13,12 +13,12 @@ import pytest
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases.dao import SELECT_CASES
+from medmitra_cases.dao import READ_CASES, SELECT_CASES
 from medmitra_cases.errors import SqlFileError
 from medmitra_cases.queries import read_sql, sql_directory
 from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, CasesDatabase, case, execute
 
-ASKED = {"user_id": DOCTOR, "limit": None}
+ASKED = {"user_id": DOCTOR, "subject": DOCTOR, "limit": None}
 
 SNAPSHOT = """
     SELECT 'column', attrelid::regclass::text, attname,
@@ -34,6 +34,11 @@ SNAPSHOT = """
     FROM pg_roles WHERE rolname ~ '^medmitra'
     UNION ALL SELECT 'grants', oid::regclass::text, relacl::text, '' FROM pg_class
     WHERE oid::regclass::text ~ 'cases'
+    UNION ALL SELECT 'policy', polname, polroles::text, pg_get_expr(polqual, polrelid) FROM pg_policy
+    UNION ALL SELECT 'row security', oid::regclass::text, relrowsecurity::text, '' FROM pg_class
+    WHERE oid::regclass::text ~ 'cases'
+    UNION ALL SELECT 'view', oid::regclass::text, pg_get_viewdef(oid), '' FROM pg_class
+    WHERE oid::regclass::text ~ 'cases' AND relkind = 'v'
     ORDER BY 1, 2, 3, 4
 """
 
@@ -179,7 +184,7 @@ def test_the_role_reads_cases_and_may_do_nothing_else(owner: Connection, stateme
     execute(owner, "CREATE TABLE public.secrets (x int); ALTER TABLE medmitra.cases ADD COLUMN note text")
     # The role may switch its read-only default off, so what holds it back are the grants.
     execute(owner, "SET SESSION AUTHORIZATION medmitra_cases; SET default_transaction_read_only = off")
-    execute(owner, SELECT_CASES, ASKED)
+    execute(owner, READ_CASES, ASKED)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         execute(owner, statement)
 
@@ -190,7 +195,7 @@ def test_the_role_reads_cases_and_may_do_nothing_else(owner: Connection, stateme
 def test_the_role_has_no_way_around_the_view(owner: Connection, statement: str) -> None:
     LAYOUTS["existing_table"].create(owner)
     execute(owner, "SET SESSION AUTHORIZATION medmitra_cases; SET default_transaction_read_only = off")
-    execute(owner, SELECT_CASES, ASKED)
+    execute(owner, READ_CASES, ASKED)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         execute(owner, statement)
 
@@ -219,7 +224,7 @@ def test_the_view_has_no_time_that_iso_8601_cannot_write(owner: Connection, mome
         " VALUES ('1', %s, '', 0, '', %s, now())",
         [DOCTOR, moment],
     )
-    ((*_, created_at, updated_at),) = execute(owner, SELECT_CASES, ASKED)
+    ((*_, created_at, updated_at),) = execute(owner, READ_CASES, ASKED)
     assert created_at is None
     assert updated_at is not None
 
@@ -257,7 +262,7 @@ def test_interleaved_doctors_are_read_by_the_index_too(database: CasesDatabase, 
 
 
 def scans(service: Connection) -> Iterator[dict[str, Any]]:
-    """The one node of the query's plan in the three ways it is run: up to a limit, whole, and as a cursor."""
+    """How the query reads the table in the three ways it is run: up to a limit, whole, and as a cursor."""
     for before, limit in (("", 2_001), ("", None), ("DECLARE cases CURSOR FOR", None)):
         statement = f"EXPLAIN (FORMAT JSON) {before} {SELECT_CASES}"
         ((plan,),) = execute(service, statement, {**ASKED, "limit": limit})
@@ -265,6 +270,10 @@ def scans(service: Connection) -> Iterator[dict[str, Any]]:
         if limit is not None:
             assert node["Node Type"] == "Limit", json.dumps(plan, indent=1)
             (node,) = node["Plans"]
+        # Whose cases may be seen is decided once, not row by row.
+        assert node["Node Type"] == "Result", json.dumps(plan, indent=1)
+        assert "medmitra.user_id" in node["One-Time Filter"]
+        (node,) = node["Plans"]
         assert "Plans" not in node, json.dumps(plan, indent=1)
         yield node
 
@@ -274,4 +283,4 @@ def test_the_query_works_for_any_role_and_search_path(database: CasesDatabase) -
     with closing(
         psycopg2.connect(make_dsn(database.owner_dsn, options="-c search_path=pg_catalog"))
     ) as other:
-        assert len(execute(other, SELECT_CASES, ASKED)) == 1
+        assert len(execute(other, READ_CASES, ASKED)) == 1

@@ -1,0 +1,105 @@
+"""Who asked for whose cases, and what came of it: a line of JSON for each request, on a logger of its own."""
+
+import logging
+import time
+from datetime import datetime, timezone
+from http import HTTPStatus
+
+from flask import Blueprint, Response, g, request
+
+from medmitra_cases.line_handler import LineHandler
+from medmitra_cases.request_id import request_id
+from medmitra_cases.schemas import to_json
+
+_log = logging.getLogger(__name__)
+
+BROKEN_OFF = "broken_off"
+
+
+class Entry:
+    """What the audit says of one request for cases. Neither names nor tokens, nor anything else of a patient.
+
+    Attributes:
+        request_id: The request's id.
+        subject: The doctor whose token it carries, as a UUID; None without one that holds.
+        cases: How many cases were handed to the server to send.
+    """
+
+    def __init__(self, user_id: str | None) -> None:
+        """Begin with the current request.
+
+        Args:
+            user_id: The doctor whose cases are asked for; None if that is not one UUID.
+        """
+        self.subject: str | None = None
+        self.cases = 0
+        self._user_id = user_id
+        self.request_id = request_id()
+        self._client = request.remote_addr  # the one that the trusted proxy names, if it does
+        self._time = datetime.now(timezone.utc)
+        self._started = time.perf_counter()
+
+    def write(self, status: int, outcome: str | None = None) -> None:
+        """Write the line.
+
+        Args:
+            status: The HTTP status of the answer.
+            outcome: What came of the request; by default the status's name, such as ``not_modified``.
+        """
+        line = {
+            "time": self._time,
+            "request_id": self.request_id,
+            "client": self._client,
+            "subject": self.subject,
+            "user_id": self._user_id,
+            "outcome": outcome or HTTPStatus(status).name.lower(),
+            "status": status,
+            "cases": self.cases,
+            "duration_ms": round((time.perf_counter() - self._started) * 1_000, 3),
+        }
+        _log.info(to_json(line).decode())
+
+
+def begin(user_id: str | None) -> Entry:
+    """Begin the current request's entry, which is written with its answer unless ``take`` is called.
+
+    Args:
+        user_id: The doctor whose cases are asked for; None if that is not one UUID.
+
+    Returns:
+        The entry.
+    """
+    entry = g.audit_entry = Entry(user_id)
+    return entry
+
+
+def take() -> Entry:
+    """Take the current request's entry over: whoever does so writes it.
+
+    Returns:
+        The entry.
+    """
+    entry: Entry = g.pop("audit_entry")
+    return entry
+
+
+def init_blueprint(blueprint: Blueprint) -> None:
+    """Write the entry of each request that the blueprint answers, errors included.
+
+    Unless the program has given the logger handlers, the lines go to stderr as they are.
+
+    Args:
+        blueprint: The blueprint.
+    """
+    _log.setLevel(logging.INFO)
+    if not _log.handlers:
+        _log.addHandler(LineHandler())
+        _log.propagate = False
+    blueprint.after_request(_write)
+
+
+def _write(response: Response) -> Response:
+    entry: Entry | None = g.pop("audit_entry", None)
+    if entry is not None:
+        entry.write(response.status_code)
+    return response
