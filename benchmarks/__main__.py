@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import growth, memory, startup, throughput
+from benchmarks import growth, memory, safety, startup, throughput
 from benchmarks.database import Group, create_database, postgres, postgres_version
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.errors import BenchmarkError
@@ -60,6 +60,7 @@ def _run(report: Report, effort: Effort, owner_dsn: str) -> dict[int, dict[str, 
     parts: list[Callable[[], object]] = [
         lambda: results.update(throughput.one_process(report, effort, database_url)),
         lambda: throughput.two_processes(report, effort, database_url),
+        lambda: safety.per_request(report, effort, database_url),
         lambda: growth.with_the_table(report, effort, owner_dsn),
         lambda: growth.with_the_answer(report, effort, database_url),
         lambda: memory.large_answer(report, effort, database_url),

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.database import url_of_peer
 from benchmarks.tools import FASTIFY
 
 OURS = "medmitra-cases"
@@ -11,6 +12,11 @@ UNBOUND = "medmitra-cases, not bound to a core"
 FASTAPI = "FastAPI + asyncpg"
 FASTIFY_PG = "Fastify + pg"
 BARE = "bare WSGI"
+WITHOUT_ROW_SECURITY = "medmitra-cases without row level security"
+WITH_TOKENS = "medmitra-cases with tokens (HS256)"
+
+# Of no use but to benchmarks.
+SECRET = "benchmark-secret-of-at-least-32-bytes"  # noqa: S105
 
 CHECKOUT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("medmitra-cases")
@@ -35,8 +41,10 @@ def command_of(server: str, port: int, processes: int, number: int) -> list[str]
     # which need not be told to stay where it is.
     cores = sorted(os.sched_getaffinity(0))
     bound = ["taskset", "--cpu-list", str(cores[number % len(cores)])]
-    if server == OURS:
+    if server in (OURS, WITH_TOKENS):
         return [*bound, str(COMMAND), "serve"]
+    if server == WITHOUT_ROW_SECURITY:
+        return [*bound, sys.executable, "-m", "benchmarks.peers.without_row_security"]
     if server == UNBOUND:
         return [str(COMMAND), "serve"]
     if server == BARE:
@@ -47,11 +55,12 @@ def command_of(server: str, port: int, processes: int, number: int) -> list[str]
     return [*uvicorn, "--log-level", "warning", "--port", str(port), "--workers", str(processes)]
 
 
-def environ_of(database_url: str, port: int, processes: int) -> dict[str, str]:
-    """Make the environment that any of the servers needs.
+def environ_of(server: str, database_url: str, port: int, processes: int) -> dict[str, str]:
+    """Make the environment that a server needs.
 
     Args:
-        database_url: The database it reads.
+        server: One of the names above.
+        database_url: The database it reads, as the service does.
         port: As for ``command_of``.
         processes: As for ``command_of``.
 
@@ -60,9 +69,11 @@ def environ_of(database_url: str, port: int, processes: int) -> dict[str, str]:
     """
     # Every setting of the service has its default, whatever this process was started with.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MEDMITRA_")}
+    bound_by_row_security = server in (OURS, UNBOUND, WITH_TOKENS)
     return {
         **inherited,
-        "DATABASE_URL": database_url,
+        **({"MEDMITRA_JWT_SECRET": SECRET} if server == WITH_TOKENS else {}),
+        "DATABASE_URL": database_url if bound_by_row_security else url_of_peer(database_url),
         "MEDMITRA_LISTEN": f"127.0.0.1:{port}",
         "NODE_ENV": "production",
         "PORT": str(port),

@@ -16,6 +16,19 @@ from medmitra_cases.queries import read_sql
 
 INSERT_CASES = (Path(__file__).parent / "insert_cases.sql").read_text(encoding="utf-8")
 
+# Who the peers log in as: row level security is not for them, and so costs them nothing.
+PEER = "bench_peer"
+CREATE_PEER = f"""
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{PEER}') THEN
+        CREATE ROLE {PEER} LOGIN;
+        ALTER ROLE {PEER} SET random_page_cost = 1.1;
+    END IF;
+END $$;
+GRANT USAGE ON SCHEMA medmitra TO {PEER};
+GRANT SELECT ON medmitra.cases TO {PEER};
+"""
+
 
 class Group(NamedTuple):
     """Doctors numbered on from ``first``, with the same number of cases each."""
@@ -62,7 +75,8 @@ def create_database(owner_dsn: str, name: str, *groups: Group) -> str:
         *groups: Whose cases to insert, one group after the other.
 
     Returns:
-        The URL by which the service's role reaches it; psycopg2, asyncpg and pg all take this form.
+        The URL by which the service's role reaches it; psycopg2, asyncpg and pg all take this form. See
+        ``url_of_peer``.
 
     Raises:
         psycopg2.Error: The database refused.
@@ -70,7 +84,7 @@ def create_database(owner_dsn: str, name: str, *groups: Group) -> str:
     with closing(connect(owner_dsn)) as connection:
         _execute(connection, f"CREATE DATABASE {name}")
     with closing(connect(make_dsn(owner_dsn, dbname=name))) as connection:
-        _execute(connection, read_sql("schema"), read_sql("roles"))
+        _execute(connection, read_sql("schema"), read_sql("roles"), CREATE_PEER)
         # Filled without indexes, which is several times as fast; they are as in schema.sql afterwards.
         _execute(
             connection,
@@ -92,6 +106,18 @@ def create_database(owner_dsn: str, name: str, *groups: Group) -> str:
     return (
         f"postgresql://medmitra_cases@/{name}?{urlencode({'host': server['host'], 'port': server['port']})}"
     )
+
+
+def url_of_peer(database_url: str) -> str:
+    """Write the URL by which a peer reaches a database.
+
+    Args:
+        database_url: The one by which the service does.
+
+    Returns:
+        The same for the role ``PEER``.
+    """
+    return database_url.replace("//medmitra_cases@", f"//{PEER}@")
 
 
 def drop_database(owner_dsn: str, name: str) -> None:

@@ -38,6 +38,7 @@ def measure(
     connections: int = 8,
     timeout_seconds: int = 10,
     doctors: Mapping[str, int] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> dict[str, Load]:
     """Load servers one after the other, in several rounds.
 
@@ -47,6 +48,7 @@ def measure(
         connections: How many keep-alive connections there are.
         timeout_seconds: How long an answer may take before it counts as an error.
         doctors: For each server how many doctors' cases are asked for at random, instead of the URL's.
+        headers: For each server a header field to send, where one is needed.
 
     Returns:
         For each server the medians; of ``maximum`` the largest, of ``errors`` the sum.
@@ -57,6 +59,8 @@ def measure(
 
     def turn(name: str, seconds: int) -> Load:
         options = [f"-c{connections}", f"-d{seconds}s", f"--timeout={timeout_seconds}s"]
+        if headers and name in headers:
+            options += ["-H", headers[name]]
         load = _wrk(options, urls[name], [str(doctors[name])] if doctors else [])
         # wrk leaves without its last answers, one per connection. The server works on them still, which would
         # disturb the next.

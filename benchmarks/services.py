@@ -77,7 +77,7 @@ def running(server: str, database_url: str, processes: int = 1) -> Iterator[Serv
             handed_over = server in (OURS, UNBOUND) and processes > 1
             if not handed_over:
                 listener.close()  # the server takes the port itself
-            environ = environ_of(database_url, port, processes)
+            environ = environ_of(server, database_url, port, processes)
             started = []
             for number in range(processes if handed_over else 1):
                 command = command_of(server, port, processes, number)
@@ -132,7 +132,7 @@ def _answers(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     try:
         connection.request("GET", path(0))
-        return connection.getresponse().status == http.client.OK
+        return connection.getresponse().status in (http.client.OK, http.client.UNAUTHORIZED)
     except (OSError, http.client.HTTPException):
         return False
     finally:
