@@ -73,14 +73,9 @@ def begin(user_id: str | None) -> Entry:
     return entry
 
 
-def take() -> Entry:
-    """Take the current request's entry over: whoever does so writes it.
-
-    Returns:
-        The entry.
-    """
-    entry: Entry = g.pop("audit_entry")
-    return entry
+def take() -> None:
+    """Take the current request's entry over: whoever has it writes it, and not the end of the request."""
+    g.pop("audit_entry")
 
 
 def init_blueprint(blueprint: Blueprint) -> None:
