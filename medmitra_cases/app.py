@@ -2,12 +2,14 @@
 
 import logging
 import os
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from flask import Flask, Request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter
 
-from medmitra_cases import cases, cors, error_handlers, response_headers
+from medmitra_cases import cases, cors, error_handlers, request_id, response_headers
 from medmitra_cases.database import Database
 from medmitra_cases.settings import Settings
 from medmitra_cases.tokens import create_verifier
@@ -27,10 +29,23 @@ class _NoSessions(SessionInterface):
 _NO_SESSION = NullSession()
 
 
-class _Application(Flask):
-    """Flask without two things that cost every request and that one endpoint does not need."""
+class Application(Flask):
+    """Flask that names requests; without two things that cost each and that one endpoint does not need."""
 
     session_interface = _NoSessions()
+
+    def wsgi_app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Name the request before anything else happens to it.
+
+        Args:
+            environ: As WSGI has it.
+            start_response: As WSGI has it.
+
+        Returns:
+            The answer's body.
+        """
+        request_id.begin(environ.get("HTTP_X_REQUEST_ID", ""))
+        return super().wsgi_app(environ, start_response)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Let path and method alone decide, not the host: reading that takes longer than the routing."""
@@ -53,7 +68,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     if settings is None:
         settings = Settings.from_environ(os.environ)
-    app = _Application("medmitra_cases", static_folder=None)
+    app = Application("medmitra_cases", static_folder=None)
     # A path with doubled slashes is unknown (404), not redirected to the known one.
     app.url_map.merge_slashes = False
 

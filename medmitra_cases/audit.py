@@ -14,6 +14,9 @@ from medmitra_cases.schemas import to_json
 _log = logging.getLogger(__name__)
 
 BROKEN_OFF = "broken_off"
+CUT_OFF = "cut_off"
+
+_unwritten: set["Entry"] = set()
 
 
 class Entry:
@@ -38,21 +41,26 @@ class Entry:
         self._client = request.remote_addr  # the one that the trusted proxy names, if it does
         self._time = datetime.now(timezone.utc)
         self._started = time.perf_counter()
+        _unwritten.add(self)
 
-    def write(self, status: int, outcome: str | None = None) -> None:
-        """Write the line.
+    def write(self, status: int | None, outcome: str | None = None) -> None:
+        """Write the line, once.
 
         Args:
-            status: The HTTP status of the answer.
+            status: The HTTP status of the answer; None if there is none.
             outcome: What came of the request; by default the status's name, such as ``not_modified``.
         """
+        try:
+            _unwritten.remove(self)
+        except KeyError:  # cut_off has written it meanwhile
+            return
         line = {
             "time": self._time,
             "request_id": self.request_id,
             "client": self._client,
             "subject": self.subject,
             "user_id": self._user_id,
-            "outcome": outcome or HTTPStatus(status).name.lower(),
+            "outcome": outcome if outcome or not status else HTTPStatus(status).name.lower(),
             "status": status,
             "cases": self.cases,
             "duration_ms": round((time.perf_counter() - self._started) * 1_000, 3),
@@ -76,6 +84,12 @@ def begin(user_id: str | None) -> Entry:
 def take() -> None:
     """Take the current request's entry over: whoever has it writes it, and not the end of the request."""
     g.pop("audit_entry")
+
+
+def cut_off() -> None:
+    """Write the entries of requests that are worked on: the process ends."""
+    for entry in list(_unwritten):
+        entry.write(None, CUT_OFF)
 
 
 def init_blueprint(blueprint: Blueprint) -> None:

@@ -1,5 +1,6 @@
 """The endpoint ``GET /cases/all_cases``: query in, DAO call, response out."""
 
+import time
 from collections.abc import Generator
 from itertools import chain
 from typing import Any
@@ -9,11 +10,11 @@ from flask import Blueprint, Response, request
 from werkzeug.datastructures import Headers
 from werkzeug.wsgi import ClosingIterator
 
-from medmitra_cases import audit
+from medmitra_cases import audit, metrics
 from medmitra_cases.dao import CaseBatches, Cases, fetch_cases
 from medmitra_cases.database import Database
 from medmitra_cases.error_handlers import broken_off
-from medmitra_cases.errors import OtherDoctor
+from medmitra_cases.errors import OtherDoctor, Overloaded
 from medmitra_cases.schemas import CANONICAL_UUID, CasesQuerySchema, CasesSchema, to_json
 from medmitra_cases.tokens import Verifier
 
@@ -21,6 +22,15 @@ from medmitra_cases.tokens import Verifier
 # where its summary is long.
 WHOLE_CASES = 2_000
 CHUNK_CASES = 1_000
+
+PATH = "/cases/all_cases"
+
+# Seconds that a request may have waited for a thread. Behind queries that hang many do, and most of their
+# clients have left by then.
+LONGEST_QUEUE_SECONDS = 10.0
+
+# Where in the WSGI environment a server may say when the request came, in seconds of the monotonic clock.
+ARRIVED_AT = "medmitra_cases.arrived_at"
 
 # Built once: marshmallow copies every field each time a schema is made.
 _QUERY = CasesQuerySchema()
@@ -51,10 +61,10 @@ def create_blueprint(database: Database, verifier: Verifier | None) -> Blueprint
     Returns:
         The blueprint, to be registered at the root.
     """
-    blueprint = Blueprint("cases", __name__, url_prefix="/cases")
+    blueprint = Blueprint("cases", __name__)
     audit.init_blueprint(blueprint)
 
-    @blueprint.get("/all_cases")
+    @blueprint.get(PATH)
     def all_cases() -> Response:
         """Answer with all cases of one doctor (contract, "200")."""
         # Not request.args: it raises on bytes that are not UTF-8.
@@ -66,15 +76,20 @@ def create_blueprint(database: Database, verifier: Verifier | None) -> Blueprint
         subject = entry.subject or user_id
         if subject != user_id:
             raise OtherDoctor
-        cases = database.read(fetch_cases, user_id, subject=subject, at_most=WHOLE_CASES)
+        # Where the server says when the request came, waiting for a thread counts, too.
+        since = request.environ.get(ARRIVED_AT) or time.monotonic()
+        if time.monotonic() - since > LONGEST_QUEUE_SECONDS:
+            raise Overloaded
+        cases = database.read(since, fetch_cases, user_id, subject=subject, at_most=WHOLE_CASES)
         if cases is not None:
             body = to_json(_CASES.dump_rows(*cases))
             entry.cases = 0 if request.method == "HEAD" else len(cases.rows)
+            metrics.CASES.inc(entry.cases)
             length = ("Content-Length", str(len(body)))
             return _ReadyResponse([body], headers=(*_HEADERS, length), direct_passthrough=True)
         if request.method == "HEAD":  # nothing of a long list is in its headers
             return _ReadyResponse(headers=_HEADERS)
-        batches = database.read(CaseBatches, user_id, subject=subject, size=CHUNK_CASES)
+        batches = database.read(since, CaseBatches, user_id, subject=subject, size=CHUNK_CASES)
         chunks = _chunks(batches, entry)
         first = next(chunks)  # a failure up to here is still a 500
         audit.take()
@@ -108,11 +123,13 @@ def _chunks(batches: CaseBatches, entry: audit.Entry) -> Generator[bytes, None, 
         piece = b'{"cases":[' + _elements(cases)
         outcome = audit.BROKEN_OFF  # until the last piece is out
         entry.cases = len(cases.rows)
+        metrics.CASES.inc(len(cases.rows))
         yield piece
         try:
             for cases in batches:
                 piece = b"," + _elements(cases)
                 entry.cases += len(cases.rows)
+                metrics.CASES.inc(len(cases.rows))
                 yield piece
         except Exception as error:
             raise broken_off(error, entry.request_id) from None

@@ -1,49 +1,34 @@
-"""How a request is read and an answer leaves where waitress's own way is not ours.
+"""How an answer leaves where waitress's own way is not ours.
 
-This is the one module that builds on waitress's internals; setup.cfg bounds its version for that reason.
+Like request_parser.py, listeners.py and server.py it builds on waitress's internals; setup.cfg bounds its
+version.
 """
 
-import ipaddress
 import time
+from typing import Any
 
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.task import ErrorTask, WSGITask
+from waitress.channel import ClientDisconnected, HTTPChannel
+from waitress.task import ErrorTask, Task, WSGITask
 
+from medmitra_cases import metrics, request_id
+from medmitra_cases.audit import BROKEN_OFF
+from medmitra_cases.cases import ARRIVED_AT, PATH
 from medmitra_cases.error_handlers import error_body
+from medmitra_cases.errors import BrokenOff
+from medmitra_cases.request_parser import RequestParser
 from medmitra_cases.response_headers import SAFETY
 
+# Seconds that a request may take to arrive while the server drains.
+ARRIVAL_SECONDS = 2.0
 
-class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
-    """Reads a request's header as waitress does, but lets nothing in it get further than it should."""
 
-    headers: dict[str, str]
-    command = ""  # of a request whose first line cannot be read
-
-    def parse_header(self, header_plus: bytes) -> None:
-        try:
-            super().parse_header(header_plus)
-        except ParsingError as error:
-            # What follows is the line that waitress could not read, and that may be the one with the token.
-            raise ParsingError(str(error).partition(' "')[0]) from None
-        except ValueError:  # of an absolute target with half a bracket, or a number of 5,000 digits
-            raise ParsingError("HTTP message cannot be read") from None
-        forwarded_for = self.headers.pop("X_FORWARDED_FOR", None)
-        if forwarded_for is not None:
-            self._keep_address(forwarded_for)
-
-    def _keep_address(self, forwarded_for: str) -> None:
-        """Keep of ``X-Forwarded-For`` what the nearest proxy added, if it is an address.
-
-        All before that is what the client sent, on which waitress stumbles.
-        """
-        try:
-            address = ipaddress.ip_address(forwarded_for.rpartition(",")[2].strip(" \t"))
-        except ValueError:
-            return
-        if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
-            return  # any text
-        self.headers["X_FORWARDED_FOR"] = f"[{address}]" if address.version == 6 else str(address)
+def _count(task: Task, status: str) -> None:
+    """Count a request that is answered, by its HTTP status; or ``broken_off``."""
+    if task.channel.server.counted:
+        # The paths that strangers ask for would be labels without end. Waitress drops slashes in front, too.
+        route = PATH if task.request.path.lstrip("/") == PATH[1:] else "other"
+        seconds = time.monotonic() - task.request.arrived_at
+        metrics.REQUEST_SECONDS.labels(route, status).observe(seconds)
 
 
 class _JsonErrorTask(ErrorTask):  # type: ignore[misc]
@@ -51,18 +36,61 @@ class _JsonErrorTask(ErrorTask):  # type: ignore[misc]
 
     def execute(self) -> None:
         error = self.request.error
+        if error.code != 500:  # else a request failed that has its id already
+            request_id.begin(self.request.headers.get("X_REQUEST_ID", ""))
         body = error_body("Internal server error: unexpected error" if error.code == 500 else error.body)
         self.status = f"{error.code} {error.reason}"
-        self.response_headers += [("Content-Type", "application/json"), *SAFETY]
+        self.response_headers += [
+            ("Content-Type", "application/json"),
+            ("X-Request-ID", request_id.request_id()),
+            *SAFETY,
+        ]
         self.content_length = len(body)
         self.set_close_on_finish()
+        _count(self, str(error.code))
         self.write(b"" if self.request.command == "HEAD" else body)
 
 
 class _Task(WSGITask):  # type: ignore[misc]
-    """Writes answers as waitress does, with two exceptions."""
+    """Writes answers as waitress does, with a few exceptions."""
 
     wrote_header: bool
+
+    def get_environment(self) -> dict[str, Any]:
+        """Tell the application also when the request had arrived.
+
+        Returns:
+            The WSGI environment.
+        """
+        environ: dict[str, Any] = super().get_environment()
+        environ[ARRIVED_AT] = self.request.arrived_at
+        return environ
+
+    def execute(self) -> None:
+        """Answer, and count it; but for what failed before it began, which ``_JsonErrorTask`` counts."""
+        try:
+            super().execute()
+        except BrokenOff:  # the log has said why
+            _count(self, BROKEN_OFF)
+            self.chunked_response = False  # so that finish() writes no last chunk
+            self.close_on_finish = True
+        except ClientDisconnected:
+            _count(self, BROKEN_OFF)
+            raise
+        else:
+            _count(self, self.status[:3])
+
+    def build_response_header(self) -> bytes:
+        """Write the header; while the server drains, it asks the client for a new connection next time.
+
+        Returns:
+            Its lines.
+        """
+        self.channel.last_activity = time.time()  # the reader's time begins now, however long this took
+        if self.channel.server.draining and len(self.channel.requests) == 1:
+            self.request.headers["CONNECTION"] = "close"  # as if the client had asked for it
+        lines: bytes = super().build_response_header()
+        return lines
 
     def write(self, data: bytes) -> None:
         """Send an answer that is whole with one system call, where waitress makes one for the header, too."""
@@ -77,16 +105,29 @@ class _Task(WSGITask):  # type: ignore[misc]
         """End the answer; to HEAD, without the last chunk of a body it does not have (RFC 9110, 9.3.2)."""
         if self.request.command != "HEAD":
             super().finish()
-        elif not self.wrote_header:
+        else:
             self.write(b"")
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
     """One client's connection."""
 
-    parser_class = _Parser
+    parser_class = RequestParser
     error_task_class = _JsonErrorTask
     task_class = _Task
+
+    @property
+    def at_work(self) -> bool:
+        """Whether there is a request to be answered, or something of an answer to be sent."""
+        return bool(self.requests or self.total_outbufs_len)
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a request has begun to arrive, and not so long ago that its client is only slow."""
+        request = self.request  # another thread may take it away meanwhile
+        if request is None or not (request.headers_finished or request.header_plus.strip()):
+            return False
+        return bool(time.monotonic() - request.arrived_at < ARRIVAL_SECONDS)
 
     def writable(self) -> bool:
         """Tell the I/O thread, at least once a second, whether it has something to send.

@@ -13,13 +13,13 @@ import psycopg2
 from psycopg2.extensions import make_dsn
 
 from medmitra_cases import __version__, serving
-from medmitra_cases.database import connect
+from medmitra_cases.connection import connect
 from medmitra_cases.database_commands import check, execute_file, init_db, load_sample
 from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.errors import MedmitraCasesError
 from medmitra_cases.sample import insert_published_cases
-from medmitra_cases.server import exit_on_signals
 from medmitra_cases.settings import Settings
+from medmitra_cases.signals import exit_on_signals
 from medmitra_cases.tokens import mint_token
 
 PUBLISHED_USER_ID = "b8acad4b-4944-4d66-b405-de70886e7248"
@@ -74,14 +74,19 @@ def demo(listen: str | None) -> None:
     The database lives in a folder below XDG_DATA_HOME (as root: /var/lib) and is there again next time.
     Needs the extra: pip install 'medmitra-cases[demo]'. DATABASE_URL is not touched.
     """
-    _settings(DATABASE_URL=_NO_DATABASE, MEDMITRA_LISTEN=listen)  # mistakes show before Postgres starts
+    # A demo beside a service that runs: no second one of these, unless somebody wants it.
+    chosen = {
+        "MEDMITRA_LISTEN": listen,
+        "MEDMITRA_ADMIN_LISTEN": os.environ.get("MEDMITRA_ADMIN_LISTEN") or "off",
+    }
+    _settings(DATABASE_URL=_NO_DATABASE, **chosen)  # mistakes show before Postgres starts
     with exit_on_signals(), embedded_postgres(_demo_folder()) as owner_dsn:
         with closing(connect(owner_dsn)) as connection:
             for name in ("schema", "roles"):
                 execute_file(connection, name)
             insert_published_cases(connection)
         service_dsn = make_dsn(owner_dsn, user="medmitra_cases")
-        settings = _settings(DATABASE_URL=service_dsn, MEDMITRA_LISTEN=listen)
+        settings = _settings(DATABASE_URL=service_dsn, **chosen)
         serving.serve(settings, partial(_announce_demo, settings))
 
 

@@ -3,14 +3,15 @@
 from typing import Any, NamedTuple
 
 import psycopg2
-from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from medmitra_cases.database import translated
+from medmitra_cases.connection import Connection
+from medmitra_cases.database_errors import translated
 from medmitra_cases.queries import read_sql
 
 SET_USER_ID = read_sql("set_user_id")
 SELECT_CASES = read_sql("select_cases")
+SELECT_NOTHING = read_sql("select_nothing")
 # One string each: one way there and back, and outside a transaction one of its own.
 READ_CASES = f"{SET_USER_ID};\n{SELECT_CASES}"
 BEGIN_CASES = f"{SET_USER_ID};\nDECLARE cases NO SCROLL CURSOR FOR {SELECT_CASES}"
@@ -19,7 +20,7 @@ BEGIN_CASES = f"{SET_USER_ID};\nDECLARE cases NO SCROLL CURSOR FOR {SELECT_CASES
 CaseRow = tuple[str, str, str, int, str, str | None, str | None, str | None, str | None]
 
 # What psycopg2 makes of the types that the columns may have, by their object id in the catalogue pg_type. Of
-# 1114, timestamp without time zone, it makes what database.connect tells it to.
+# 1114, timestamp without time zone, it makes what connection.connect tells it to.
 _TYPES = {20: int, 21: int, 23: int, 25: str, 1042: str, 1043: str, 1114: str, 2950: str}
 
 
@@ -48,6 +49,19 @@ def fetch_cases(connection: Connection, user_id: str, *, subject: str, at_most: 
     with connection.cursor() as cursor:
         cursor.execute(READ_CASES, {"user_id": user_id, "subject": subject, "limit": at_most + 1})
         return _cases(cursor, cursor.fetchall()) if cursor.rowcount <= at_most else None
+
+
+def select_nothing(connection: Connection) -> None:
+    """See whether cases could be read, without reading any.
+
+    Args:
+        connection: An open connection in autocommit mode.
+
+    Raises:
+        psycopg2.Error: They could not.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(SELECT_NOTHING)
 
 
 class CaseBatches:

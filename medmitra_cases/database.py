@@ -1,65 +1,39 @@
-"""Connections to Postgres: one per thread, replaced when lost."""
+"""Runs reads on connections to Postgres: one for each thread, replaced when lost."""
 
 import threading
 import time
-import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
 from typing import Concatenate, ParamSpec, TypeVar
 
 import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE, UNICODE, parse_dsn
-from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE
 
-from medmitra_cases.errors import DatabaseError, DatabaseUnavailable, DataRefused, QueryTimedOut
+from medmitra_cases import metrics
+from medmitra_cases.connection import Connection, connect
+from medmitra_cases.database_errors import timed_out, translated
+from medmitra_cases.errors import DatabaseUnavailable
+from medmitra_cases.watch import Watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# libpq parameters that hold unless DATABASE_URL sets them. Without, a dead link blocks a thread for minutes.
-CONNECTION_DEFAULTS = {
-    "connect_timeout": "2",  # seconds, for each host in turn; 2 is the least libpq takes
-    "keepalives_idle": "5",  # seconds of silence before the first probe
-    "keepalives_interval": "2",  # seconds between probes
-    "keepalives_count": "2",  # unanswered probes until the connection counts as lost
-    "tcp_user_timeout": "3000",  # milliseconds that sent data may stay unacknowledged
-    "fallback_application_name": "medmitra-cases",
-}
-
-# The object id of "timestamp without time zone" in Postgres's catalogue pg_type.
-_TIMESTAMP = 1114
-
 # Pauses between attempts to reach a database that is gone: each twice the one before, up to the longest.
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 0.4
-
-
-def connect(url: str) -> Connection:
-    """Open a connection in autocommit mode: a lone SELECT then needs no round trip for BEGIN and COMMIT.
-
-    Args:
-        url: A libpq URI or ``key=value`` string; what it leaves open, ``CONNECTION_DEFAULTS`` sets.
-
-    Returns:
-        The connection. Its cursors deliver a timestamp without time zone as the text that Postgres writes.
-
-    Raises:
-        psycopg2.OperationalError: The database cannot be reached, or refuses.
-    """
-    # Text must arrive as Unicode whatever the server's encoding: the URL has no say in client_encoding.
-    connection: Connection = psycopg2.connect(
-        **{**CONNECTION_DEFAULTS, **parse_dsn(url), "client_encoding": "UTF8"}
-    )
-    connection.autocommit = True
-    # A third of the time that fetching takes would go into datetime objects that JSON turns into text again.
-    # This is register_type() for one connection, but without new_type(), which decodes every value twice.
-    connection.string_types[_TIMESTAMP] = UNICODE
-    return connection
+# What an attempt gets in any case: a request may have waited for a thread until its time was over.
+LEAST_CONNECT_SECONDS = 0.3
+# An attempt that still waits after so long is left to itself, and another begun.
+LONGEST_CONNECT_SECONDS = 10.0
 
 
 class _ThreadState(threading.local):
     """What each thread has of its own."""
 
     connection: Connection | None = None
+    opening: Future[Connection] | None = None
+    opening_since = 0.0  # in seconds of the monotonic clock
 
 
 class Database:
@@ -73,19 +47,24 @@ class Database:
 
         Args:
             url: A libpq URI or ``key=value`` string.
-            wait_seconds: How long one read goes on trying to reach a database that is gone. An attempt begun
-                before then may end later, by as much as its ``connect_timeout``.
+            wait_seconds: How long a request goes on trying to reach a database that is gone.
         """
         self._url = url
         self._wait_seconds = wait_seconds
         self._thread = _ThreadState()
-        self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._open_lock = threading.Lock()
+        self._watch = Watch()
 
-    def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def read(
+        self,
+        since: float,
+        query: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         """Run a read, again if the connection turns out to be lost. Not for writes: they might run twice.
 
         Args:
+            since: When the request came, in seconds of the monotonic clock; the wait counts from there.
             query: Called with this thread's connection and the arguments below.
             *args: Passed on.
             **kwargs: Passed on.
@@ -95,59 +74,74 @@ class Database:
 
         Raises:
             DataRefused: SQLSTATE class 22; the connection stays.
-            QueryTimedOut: The server cancelled the query. Not tried again; the connection stays.
+            QueryTimedOut: The server cancelled the query, and the connection stays; or it should have, and
+                the connection is cut off. Not tried again.
             DatabaseUnavailable: No attempt got an answer within the wait.
             DatabaseError: Any other error of the database.
         """
-        give_up_at = time.monotonic() + self._wait_seconds
+        give_up_at = since + self._wait_seconds
         attempt = 0
         while True:
             attempt += 1
+            begun = time.monotonic()
             try:
-                return query(self._connection(), *args, **kwargs)
+                return query(self._connection(give_up_at), *args, **kwargs)
+            except NotYet as error:
+                raise DatabaseUnavailable from error
             except psycopg2.Error as error:
-                connection: Connection | None = self._thread.connection
-                if connection is not None and not connection.closed:
+                connection = self._thread.connection
+                if connection is not None and (timed_out(error, connection) or not connection.closed):
                     raise translated(error, connection) from error
-                self._thread.connection = None
-                if connection is not None and attempt == 1:
-                    continue  # after a restart every idle connection is dead, and the next one works
+                now = time.monotonic()
                 pause = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
-                if time.monotonic() + pause > give_up_at:
+                if connection is not None and attempt == 1 and now - begun < FIRST_PAUSE_SECONDS:
+                    pause = 0  # after a restart every idle connection is dead, and the next one works
+                elif now + pause > give_up_at:
                     raise DatabaseUnavailable from error
+            metrics.DATABASE_RETRIES.inc()
             time.sleep(pause)
 
     def close(self) -> None:
         """Close the connections of all threads but those in a query. A read after that opens a new one."""
-        with self._open_lock:
-            for connection in self._open:
-                # Closing one in a query would wait until that ends, which may be never.
-                if connection.info.transaction_status != TRANSACTION_STATUS_ACTIVE:
-                    connection.close()
+        for connection in self._watch.connections():
+            # Closing one in a query would wait until that ends, which may be never.
+            if connection.info.transaction_status != TRANSACTION_STATUS_ACTIVE:
+                connection.close()
 
-    def _connection(self) -> Connection:
-        if self._thread.connection is None:
-            connection = connect(self._url)
-            with self._open_lock:
-                self._open.add(connection)
-            self._thread.connection = connection
-        return self._thread.connection
+    def _connection(self, give_up_at: float) -> Connection:
+        own = self._thread
+        if own.connection is not None and (own.connection.closed or own.connection.cut_off):
+            own.connection.close()  # what the server ended still has our descriptor
+            own.connection = None
+        if own.connection is None:
+            if own.opening is None or _is_hopeless(own.opening, own.opening_since):
+                own.opening, own.opening_since = self._open(), time.monotonic()
+            # If this runs out of time, the connection is there for a later read of this thread.
+            wait_until = max(give_up_at, own.opening_since + LEAST_CONNECT_SECONDS)
+            own.opening.exception(max(wait_until - time.monotonic(), 0))
+            opened, own.opening = own.opening, None
+            try:
+                own.connection = opened.result()
+            finally:
+                del opened  # it holds the error, whose traceback would hold it: a cycle until it is collected
+        return own.connection
+
+    def _open(self) -> Future[Connection]:
+        """Connect in a thread of its own: libpq waits for name servers and mute hosts longer than we may."""
+        opening: Future[Connection] = Future()
+        threading.Thread(target=self._connect, args=(opening,), name="connect", daemon=True).start()
+        return opening
+
+    def _connect(self, opening: Future[Connection]) -> None:
+        try:
+            opening.set_result(self._watch.watched(connect(self._url)))
+        except Exception as error:
+            opening.set_exception(error)
+        finally:
+            del opening  # as above
 
 
-def translated(error: psycopg2.Error, connection: Connection) -> DatabaseError:
-    """Say what an error of the database means for a request.
-
-    Args:
-        error: What a query raised.
-        connection: The connection it ran on.
-
-    Returns:
-        The error to raise instead.
-    """
-    if connection.closed:
-        return DatabaseUnavailable()
-    if isinstance(error, psycopg2.errors.QueryCanceled):
-        return QueryTimedOut()
-    if error.pgcode is not None and error.pgcode.startswith("22"):
-        return DataRefused(error.pgcode)
-    return DatabaseError()
+def _is_hopeless(opening: Future[Connection], since: float) -> bool:
+    if opening.done():
+        return opening.exception() is not None  # an old failure says nothing of now
+    return time.monotonic() - since > LONGEST_CONNECT_SECONDS

@@ -9,7 +9,7 @@ from psycopg2.extensions import connection as Connection
 
 from medmitra_cases.catalogue import Column, describe_cases
 from medmitra_cases.checks import check_database
-from medmitra_cases.database import connect
+from medmitra_cases.connection import connect
 from medmitra_cases.findings import Verdict
 from medmitra_cases.queries import psql, read_sql
 from medmitra_cases.sample import copy_synthetic_cases, insert_published_cases

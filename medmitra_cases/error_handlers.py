@@ -11,7 +11,6 @@ from medmitra_cases.errors import (
     BrokenOff,
     DataRefused,
     Fault,
-    KeysUnavailable,
     OtherDoctor,
     TokenInvalid,
     TokenMissing,
@@ -62,10 +61,7 @@ def broken_off(error: Exception, name: str) -> BrokenOff:
         The error to raise instead, ``from None``: what happened may quote data, and servers log what they
         get.
     """
-    if isinstance(error, DataRefused):
-        _log.error("request %s broken off: %s (SQLSTATE %s)", name, error.phrase, error.sqlstate)
-    else:
-        _log.error("request %s broken off: %s", name, _phrase(error), exc_info=error)
+    _log_fault("broken off", error, name)
     return BrokenOff()
 
 
@@ -104,8 +100,7 @@ def _invalid_query(error: ValidationError) -> Response:
 
 
 def _data_refused(error: DataRefused) -> Response:
-    # Only the SQLSTATE: the messages of class 22 quote the value that was refused.
-    _log.warning("request %s: %s (SQLSTATE %s)", request_id(), error.phrase, error.sqlstate)
+    _log.warning("request %s: %s", request_id(), error.story())
     return error_response(400, error.phrase)
 
 
@@ -115,11 +110,15 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _fault(error: Exception) -> Response:
-    phrase = _phrase(error)
-    # Why there are no keys, the fetch has said; every forged token would say it again.
-    shown = None if isinstance(error, KeysUnavailable) else error
-    _log.error("request %s failed: %s", request_id(), phrase, exc_info=shown)
-    return error_response(500, f"Internal server error: {phrase} (request id {request_id()})")
+    _log_fault("failed", error, request_id())
+    return error_response(500, f"Internal server error: {_phrase(error)} (request id {request_id()})")
+
+
+def _log_fault(what: str, error: Exception, name: str) -> None:
+    if isinstance(error, Fault):
+        _log.error("request %s %s: %s", name, what, error.story())
+    else:
+        _log.error("request %s %s: %s", name, what, _phrase(error), exc_info=error)
 
 
 def _phrase(error: Exception) -> str:

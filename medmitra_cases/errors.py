@@ -44,6 +44,20 @@ class Fault(MedmitraCasesError):
 
     phrase: ClassVar[str]
 
+    def story(self) -> str:
+        """Tell what happened, for the log.
+
+        Returns:
+            One line. It may name hosts and hold SQL, but no data of a request or a patient.
+        """
+        return self.phrase
+
+
+class Overloaded(Fault):
+    """The request has waited for a thread for so long that its client has probably left."""
+
+    phrase = "overloaded"
+
 
 class KeysUnavailable(Fault):
     """The key that a token names cannot be had from the issuer, or not be told from one that is made up."""
@@ -56,6 +70,15 @@ class DatabaseError(Fault):
 
     phrase = "unexpected database error"
 
+    def story(self) -> str:
+        """Tell what happened, for the log.
+
+        Returns:
+            The phrase, and what libpq or the server says. Not the traceback: in an outage all have the same.
+        """
+        cause = " ".join(str(self.__cause__).split())
+        return f"{self.phrase} ({type(self.__cause__).__qualname__}: {cause or 'no answer in time'})"
+
 
 class DatabaseUnavailable(DatabaseError):
     """No connection could be had, or it was lost, for as long as a request may wait."""
@@ -64,7 +87,7 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class QueryTimedOut(DatabaseError):
-    """The database cancelled the query: it ran longer than the role's ``statement_timeout``."""
+    """The query ran longer than the role's ``statement_timeout``: the database ended it, or should have."""
 
     phrase = "query timed out"
 
@@ -86,6 +109,14 @@ class DataRefused(DatabaseError):
         """
         super().__init__(sqlstate)
         self.sqlstate = sqlstate
+
+    def story(self) -> str:
+        """Tell what happened, for the log.
+
+        Returns:
+            The phrase and the SQLSTATE: the messages of class 22 quote the value that was refused.
+        """
+        return f"{self.phrase} (SQLSTATE {self.sqlstate})"
 
 
 class BrokenOff(MedmitraCasesError):

@@ -37,9 +37,14 @@ class LineHandler(logging.Handler):
             record: What was logged.
         """
         if self._writer is None:  # not sooner: a thread does not survive a fork
-            self._writer = threading.Thread(target=self._write, name="audit", daemon=True)
+            self._writer = threading.Thread(target=self._write, name="log", daemon=True)
             self._writer.start()
-        self._lines.put(self.format(record))
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        self._lines.put(line)
         if self._lines.qsize() > MOST_WAITING:
             self.flush()
 

@@ -2,22 +2,28 @@
 
 import re
 import secrets
-
-from flask import g, request
+from contextvars import ContextVar
 
 # What the proxy may choose. The id is written to the log and the answer, so nothing else gets through.
 _SANE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z", re.ASCII)
+
+_current: ContextVar[str] = ContextVar("request_id", default="")
+
+
+def begin(sent: str) -> None:
+    """Begin a request, in the thread that answers it.
+
+    Args:
+        sent: The ``X-Request-ID`` that the proxy sent, or nothing.
+    """
+    _current.set(sent if _SANE.match(sent) else secrets.token_hex(8))
 
 
 def request_id() -> str:
     """Name the current request.
 
     Returns:
-        The ``X-Request-ID`` the proxy sent if it is sane, else 16 random hexadecimal digits; the same at
-        every call during one request.
+        The ``X-Request-ID`` the proxy sent if it is sane, else 16 random hexadecimal digits; nothing in a
+        thread that answers no request.
     """
-    name: str | None = g.get("request_id")
-    if name is None:
-        sent = request.environ.get("HTTP_X_REQUEST_ID", "")
-        name = g.request_id = sent if _SANE.match(sent) else secrets.token_hex(8)
-    return name
+    return _current.get()

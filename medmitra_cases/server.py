@@ -1,78 +1,165 @@
-"""Serves the application with waitress, set up to stand behind a reverse proxy."""
+"""Answers requests until a signal says to end, and then those that there are."""
 
 import gc
 import logging
+import math
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from waitress.server import BaseWSGIServer, create_server
+from waitress import wasyncore
 
+from medmitra_cases import audit
 from medmitra_cases.channel import Channel
-from medmitra_cases.listening import BACKLOG
+from medmitra_cases.descriptors import most_connections
+from medmitra_cases.listeners import WsgiApp, add_listeners
 from medmitra_cases.settings import Settings
+from medmitra_cases.signals import handle_signals
+
+# Probes and scrapes answered at once, connections for them, and how long one may be idle.
+ADMIN_THREADS = 4
+ADMIN_CONNECTIONS = 32
+ADMIN_IDLE_SECONDS = 5
+
+# Seconds without a request after which a server that drains is done. What clients sent just before, on
+# connections they had, arrives within that.
+QUIET_SECONDS = 0.25
+
+# Seconds that threads get to close what they have, when their clients were cut off.
+CUT_OFF_SECONDS = 0.5
+
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+_log = logging.getLogger(__name__)
 
 
 class Server:
-    """A waitress server that accepts connections; ``run`` answers them.
-
-    Attributes:
-        urls: The addresses listened on, such as ``http://127.0.0.1:8000``, with the port really taken.
-    """
+    """A waitress server that accepts connections; ``run`` answers them."""
 
     def __init__(
-        self, app: Callable[..., Iterable[bytes]], settings: Settings, sockets: Sequence[socket.socket]
+        self, app: WsgiApp, settings: Settings, sockets: Sequence[socket.socket], *, shared: bool
     ) -> None:
         """Accept connections.
 
         Args:
             app: The WSGI application.
-            settings: ``threads`` and ``keepalive_seconds`` are used.
+            settings: ``threads``, ``keepalive_seconds`` and ``drain_seconds`` are used.
             sockets: Where to accept them: listening sockets, either all of TCP or all of Unix.
+            shared: Whether others go on accepting there when this process ends.
         """
         # It warns of every request that waits for a thread; under load that is most of them.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-        dispatchers: dict[int, Any] = {}
-        self._waitress = create_server(
+        self._settings = settings
+        self._sockets = sockets
+        self._shared = shared
+        self._map: dict[int, Any] = {}  # what the I/O loop looks after, by descriptor
+        self._give_up_at = math.inf  # in seconds of the monotonic clock
+        self._listeners = add_listeners(
             app,
-            map=dispatchers,
-            sockets=sockets,
-            backlog=BACKLOG,
+            sockets,
+            self._map,
+            counted=True,
             threads=settings.threads,
-            channel_timeout=settings.keepalive_seconds,
-            ident="",  # no Server header: it tells strangers what to look for
-            # Only the proxy on this machine may name the client; from others the header is dropped.
-            trusted_proxy="localhost" if sockets[0].family == socket.AF_UNIX else "127.0.0.1",
-            trusted_proxy_headers={"x-forwarded-for"},
-            clear_untrusted_proxy_headers=True,
-            connection_limit=1000,  # connections; further clients wait unanswered in the backlog
-            asyncore_use_poll=True,  # select() crashes the server above descriptor 1,024
-            max_request_header_size=262_144,  # bytes; more is answered with 431
-            max_request_body_size=65_536,  # bytes; no GET needs that much, more is answered with 413
-            # Bytes of unsent output at which a long answer waits for its reader. Twice as many may be held.
-            outbuf_high_watermark=2 << 20,
-            # Bytes of unsent output held in memory; waitress writes more than that to a temporary file, and
-            # patient data does not belong on disk.
-            outbuf_overflow=1 << 30,
+            most_connections=most_connections(settings.threads),
+            keep_waiting=True,
+            idle_seconds=settings.keepalive_seconds,
         )
-        # One for each socket: localhost may be two addresses.
-        listeners = [found for found in dispatchers.values() if isinstance(found, BaseWSGIServer)]
-        for listener in listeners:
-            listener.channel_class = Channel
-        self.urls = [_url(accepting) for accepting in sockets]
 
-    def run(self) -> None:
-        """Answer requests until ``KeyboardInterrupt`` or ``SystemExit`` is raised; then return.
+    @property
+    def draining(self) -> bool:
+        """Whether it is about to end, and only answers what it has."""
+        return self._give_up_at < math.inf
 
-        Requests being worked on get 5 s to end, as waitress has it.
+    @property
+    def in_flight(self) -> int:
+        """The number of clients with a request, or with something of an answer still to be sent to them."""
+        return sum(channel.at_work for channel in self._channels)
+
+    def listen_for_admin(self, app: WsgiApp, sockets: Sequence[socket.socket]) -> list[str]:
+        """Accept connections for another application, on threads of its own and until the very end.
+
+        Args:
+            app: The WSGI application.
+            sockets: Listening sockets.
+
+        Returns:
+            Their addresses.
+        """
+        add_listeners(
+            app,
+            sockets,
+            self._map,
+            counted=False,
+            threads=ADMIN_THREADS,
+            most_connections=ADMIN_CONNECTIONS,
+            keep_waiting=False,
+            idle_seconds=ADMIN_IDLE_SECONDS,
+        )
+        return [_url(accepting) for accepting in sockets]
+
+    def run(self, announce: Callable[[Sequence[str]], None]) -> None:
+        """Answer requests until SIGTERM, SIGHUP or SIGINT; then those that there are, and return.
+
+        Args:
+            announce: Called once these signals do so, with the addresses where clients may connect.
+
+        Raises:
+            SystemExit: With status 1, if ``drain_seconds`` or a second signal cut that short.
         """
         # What there is by now stays; the garbage collector need not look through it again and again.
         gc.collect()
         gc.freeze()
-        self._waitress.run()
+        handle_signals(self._on_signal, *_ENDING_SIGNALS)  # to the end: what follows is not to be cut short
+        announce([_url(accepting) for accepting in self._sockets])
+        while not self.draining:
+            self._turn(1)
+        self._stop_accepting()
+        _log.info("ending; clients to be answered first: %d", self.in_flight)
+        self._drain()
+
+    def _on_signal(self) -> None:
+        """Begin to drain; the second time, end it. Runs in between two instructions of the I/O loop."""
+        self._give_up_at = time.monotonic() + (0 if self.draining else self._settings.drain_seconds)
+        self._listeners[0].pull_trigger()
+
+    def _turn(self, seconds: float) -> None:
+        """Do what is to be done on the sockets; wait for something as long as that."""
+        wasyncore.loop(timeout=seconds, use_poll=True, map=self._map, count=1)
+
+    def _stop_accepting(self) -> None:
+        for listener in self._listeners:
+            listener.draining = True
+            connections = len(self._map) if self._shared else 0
+            while len(self._map) > connections:  # who has connected is answered, here or by others
+                connections = len(self._map)
+                listener.handle_accept()
+            # Not its own close(): that takes the trigger along, which the threads still pull.
+            wasyncore.dispatcher.close(listener)
+
+    def _drain(self) -> None:
+        done_at = time.monotonic() + QUIET_SECONDS
+        while time.monotonic() < min(done_at, self._give_up_at):
+            self._turn(QUIET_SECONDS)
+            if any(channel.at_work or channel.is_asking for channel in self._channels):
+                done_at = time.monotonic() + QUIET_SECONDS
+        cut_off = [channel for channel in self._channels if channel.at_work]
+        if cut_off:
+            _log.warning("clients cut off before they had their answers: %d", len(cut_off))
+            for channel in cut_off:
+                channel.handle_close()  # what still writes to it gets an error, and closes what it has
+            patience_ends = time.monotonic() + CUT_OFF_SECONDS
+            while any(channel.requests for channel in cut_off) and time.monotonic() < patience_ends:
+                self._turn(0.01)
+            audit.cut_off()
+            raise SystemExit(1)
+
+    @property
+    def _channels(self) -> list[Channel]:
+        return [
+            channel for listener in self._listeners for channel in list(listener.active_channels.values())
+        ]
 
 
 def _url(accepting: socket.socket) -> str:
@@ -81,22 +168,3 @@ def _url(accepting: socket.socket) -> str:
         return f"unix:{address}"
     host, port = address[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-@contextmanager
-def exit_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block like ``sys.exit()``, so that what it opened is closed."""
-
-    def leave(_signal: int, _frame: FrameType | None) -> None:
-        raise SystemExit(0)
-
-    # What is ignored stays so: nohup asks for that.
-    heeded = [
-        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN
-    ]
-    before = {number: signal.signal(number, leave) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

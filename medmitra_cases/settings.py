@@ -21,6 +21,9 @@ class Settings:
         threads: Number of worker threads.
         database_wait_seconds: How long one request goes on trying to reach the database.
         keepalive_seconds: How long an idle client connection stays open.
+        drain_seconds: How long requests in flight get when the process is to end.
+        admin_listen: ``HOST:PORT`` of the probes and the metrics; None for nowhere.
+        log_format: ``text`` or ``json``.
         jwt_secret: What tokens are signed with (HS256), if that is how. Not part of the repr.
         jwks_url: Where the keys are that tokens are signed with (ES256, RS256), if that is how.
         jwt_audience: What a token's ``aud`` must be or contain.
@@ -35,6 +38,9 @@ class Settings:
     threads: int
     database_wait_seconds: float
     keepalive_seconds: int
+    drain_seconds: float
+    admin_listen: str | None
+    log_format: str
     jwt_secret: str | None = field(repr=False)
     jwks_url: str | None
     jwt_audience: str

@@ -6,35 +6,7 @@ from typing import Any
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from medmitra_cases import setting_rules
-
-
-def _number(kind: type[fields.Field[Any]], default: float, low: float, high: float, **kwargs: Any) -> Any:
-    out_of_range = f"must be between {low} and {high}"
-    return kind(
-        load_default=default,
-        validate=validate.Range(low, high, error=out_of_range),
-        error_messages={"invalid": "must be a number", "too_large": out_of_range, "special": out_of_range},
-        **kwargs,
-    )
-
-
-def _boolean(name: str, meaning: str) -> fields.Boolean:
-    return fields.Boolean(
-        data_key=name,
-        load_default=False,
-        error_messages={"invalid": "must be true or false"},
-        metadata={"help": meaning},
-    )
-
-
-class _Origins(fields.Field[tuple[str, ...]]):
-    """Origins with commas in between."""
-
-    def _deserialize(self, value: str, *_: Any, **__: Any) -> tuple[str, ...]:
-        origins = tuple(origin.strip() for origin in value.split(","))
-        for origin in origins:
-            setting_rules.must_be_origin(origin)
-        return origins
+from medmitra_cases.setting_fields import OptionalAddress, Origins, boolean, number
 
 
 class SettingsSchema(Schema):
@@ -66,11 +38,11 @@ class SettingsSchema(Schema):
         validate=setting_rules.must_be_listen_address,
         metadata={"help": "`HOST:PORT` that `serve` and `demo` listen on. Port 0 takes a free one."},
     )
-    reuse_port = _boolean(
+    reuse_port = boolean(
         "MEDMITRA_REUSE_PORT",
         "Whether several `serve` of one user may listen on the same `HOST:PORT` (`SO_REUSEPORT`).",
     )
-    threads = _number(
+    threads = number(
         fields.Integer,
         8,
         1,
@@ -78,7 +50,7 @@ class SettingsSchema(Schema):
         data_key="MEDMITRA_THREADS",
         metadata={"help": "Requests worked on at once. Each thread holds one connection to the database."},
     )
-    database_wait_seconds = _number(
+    database_wait_seconds = number(
         fields.Float,
         3,
         0,
@@ -88,7 +60,7 @@ class SettingsSchema(Schema):
             "help": "How long a request goes on trying to reach a database that is gone before it gets a 500."
         },
     )
-    keepalive_seconds = _number(
+    keepalive_seconds = number(
         fields.Integer,
         75,
         1,
@@ -98,6 +70,32 @@ class SettingsSchema(Schema):
             "help": "How long an idle client connection stays open, and a reader who takes nothing is waited"
             " for. Keep it above the proxy's own (nginx: `keepalive_timeout` in `upstream`, 60 s)."
         },
+    )
+
+    drain_seconds = number(
+        fields.Float,
+        25,
+        0,
+        3600,
+        data_key="MEDMITRA_DRAIN_SECONDS",
+        metadata={
+            "help": "How long after SIGTERM requests in flight may take before they are cut off. Keep it"
+            " below what systemd or Kubernetes allow (`TimeoutStopSec`, `terminationGracePeriodSeconds`)."
+        },
+    )
+    admin_listen = OptionalAddress(
+        data_key="MEDMITRA_ADMIN_LISTEN",
+        load_default="127.0.0.1:8001",
+        metadata={
+            "help": "`HOST:PORT` for probes and Prometheus: `/livez`, `/readyz`, `/metrics`. Each process"
+            " needs one of its own, or `off`."
+        },
+    )
+    log_format = fields.String(
+        data_key="MEDMITRA_LOG_FORMAT",
+        load_default="text",
+        validate=validate.OneOf(("text", "json"), error="must be text or json"),
+        metadata={"help": "`text` or `json`: how the service writes its own log. The audit is always JSON."},
     )
 
     jwt_secret = fields.String(
@@ -131,12 +129,12 @@ class SettingsSchema(Schema):
             " Not set: `iss` does not matter."
         },
     )
-    trust_user_id = _boolean(
+    trust_user_id = boolean(
         "MEDMITRA_TRUST_USER_ID",
         "Without tokens, `serve` listens on a loopback address or a Unix socket only, unless this says that"
         " what is in front of it has checked `user_id`.",
     )
-    cors_origins = _Origins(
+    cors_origins = Origins(
         data_key="MEDMITRA_CORS_ORIGINS",
         load_default=(),
         metadata={

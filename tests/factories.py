@@ -3,10 +3,12 @@
 import datetime as dt
 import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
@@ -146,3 +148,16 @@ class CasesDatabase:
             (list(user_ids), len(user_ids), count),
         )
         execute(self.owner, f"VACUUM ANALYZE {self.layout.relation}")
+
+    @contextmanager
+    def locked(self) -> Iterator[Connection]:
+        """Let every query for cases wait until the block, or the transaction of this connection, ends."""
+        with closing(psycopg2.connect(self.owner_dsn)) as writer:
+            execute(writer, f"LOCK TABLE {self.layout.relation} IN ACCESS EXCLUSIVE MODE")
+            yield writer
+
+    @property
+    def waiting(self) -> list[int]:
+        """The backends whose query waits for a lock."""
+        waiting = "wait_event_type = 'Lock' AND datname = current_database()"
+        return [pid for (pid,) in execute(self.owner, f"SELECT pid FROM pg_stat_activity WHERE {waiting}")]

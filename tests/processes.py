@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 COMMAND = Path(sys.executable).with_name("medmitra-cases")
 PATIENCE_SECONDS = 30
 
@@ -27,13 +29,16 @@ def wait_until(holds: Callable[[], object]) -> None:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without settings of ours, and with these variables."""
+    """This process's environment without settings of ours, and with these variables.
+
+    The admin listener is off unless they say where: several processes of the tests run at once.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if name != "DATABASE_URL" and not name.startswith("MEDMITRA_")
     }
-    return {**kept, **variables}
+    return {**kept, "MEDMITRA_ADMIN_LISTEN": "off", **variables}
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -62,9 +67,28 @@ class Running:
 
     def wait_until_it_listens(self) -> None:
         """Wait for the line that says where."""
-        address = urlsplit(self.wait_for(r"(?:http|unix):\S+")[0])
+        address = urlsplit(self.wait_for(r"Serving (?:cases )?on ((?:http|unix):\S+)")[1])
         self.host, self.port = address.hostname or "", address.port or 0
         self.unix_socket = address.path
+
+    @property
+    def admin_port(self) -> int:
+        """Where the admin listener is."""
+        return int(self.wait_for(r"probes and metrics on http://127\.0\.0\.1:(\d+)")[1])
+
+    def ask_admin(self, target: str) -> tuple[int, str]:
+        """Send the admin listener a request; returns the status and the body."""
+        with closing(
+            http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=PATIENCE_SECONDS)
+        ) as connection:
+            connection.request("GET", target)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+
+    def metric(self, name: str) -> float:
+        """What a metric says, named with its labels as Prometheus writes them; 0 where there is none yet."""
+        found = re.search(rf"^{re.escape(name)} (\S+)$", self.ask_admin("/metrics")[1], re.MULTILINE)
+        return float(found[1]) if found else 0.0
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -165,6 +189,22 @@ def _running(command: Sequence[str | Path], variables: dict[str, str], **how: An
             if process.poll() is None:
                 process.terminate()
             server.wait_for_its_end()
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a process for the length of the block, but no longer than a test has patience for."""
+    try:
+        os.kill(pid, signal.SIGSTOP)
+    except (ProcessLookupError, PermissionError):
+        pytest.skip("the server's processes are not ours to stop")
+    patience = threading.Timer(PATIENCE_SECONDS, os.kill, (pid, signal.SIGCONT))
+    patience.start()
+    try:
+        yield
+    finally:
+        patience.cancel()
+        os.kill(pid, signal.SIGCONT)
 
 
 def processes_below(folder: Path) -> list[str]:

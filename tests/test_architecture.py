@@ -9,20 +9,33 @@ PACKAGE = Path(medmitra_cases.__file__).parent
 
 # From the ground up: a module imports only from rows above its own.
 LAYERS = (
-    {"errors", "utc_datetime", "setting_rules", "findings", "line_handler"},
-    {"schemas", "settings_schema", "signing_keys", "listening"},
-    {"settings", "queries", "child_process"},
-    {"database", "tokens", "request_id"},
-    {"dao", "embedded", "sample", "catalogue", "audit", "response_headers", "cors"},
-    {"error_handlers", "plan"},
+    {
+        "errors",
+        "utc_datetime",
+        "setting_rules",
+        "findings",
+        "line_handler",
+        "request_id",
+        "signals",
+        "descriptors",
+    },
+    {"metrics", "request_parser"},
+    {"schemas", "setting_fields", "signing_keys", "listening"},
+    {"settings_schema", "queries", "child_process", "logs"},
+    {"settings", "connection"},
+    {"tokens", "watch", "database_errors"},
+    {"database", "embedded", "sample", "catalogue", "audit", "response_headers", "cors"},
+    {"dao"},
+    {"error_handlers", "readiness", "plan"},
     {"cases", "role_checks"},
     {"checks"},
     {"app", "channel", "database_commands"},
-    {"__init__", "server"},
+    {"__init__", "listeners"},
+    {"server", "admin"},
     {"serving"},
     {"cli"},
 )
-KNOW_FLASK = {"app", "audit", "cases", "cors", "error_handlers", "request_id", "response_headers"}
+KNOW_FLASK = {"admin", "app", "audit", "cases", "cors", "error_handlers", "response_headers"}
 
 
 def imports(module: str) -> set[str]:

@@ -3,6 +3,7 @@
 import http.client
 import ipaddress
 import json
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,8 +12,11 @@ from typing import Any
 
 import psycopg2
 import pytest
+from flask.testing import FlaskClient
 from psycopg2.extensions import make_dsn
 
+from medmitra_cases import audit, cases
+from medmitra_cases.dao import fetch_cases
 from medmitra_cases.settings import Settings
 from medmitra_cases.tokens import mint_token
 from tests.factories import DOCTOR, CasesDatabase, case, execute, settings
@@ -262,3 +266,17 @@ def test_the_whole_log_of_a_run_holds_nothing_of_a_patient(
         assert secret not in server.printed, secret
     # Seven requests for cases among the nine.
     assert server.printed.count('"outcome":') == 7
+
+
+def test_a_request_that_was_cut_off_is_written_once(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fetch_in_the_end(*args: Any, **kwargs: Any) -> Any:
+        audit.cut_off()
+        return fetch_cases(*args, **kwargs)
+
+    monkeypatch.setattr(cases, "fetch_cases", fetch_in_the_end)
+    with caplog.at_level(logging.INFO):
+        assert client.get(ASKED).status_code == 200
+    (line,) = (json.loads(entry.getMessage()) for entry in caplog.records if entry.name == audit.__name__)
+    assert said(line) == ("cut_off", None, None, DOCTOR, 0)

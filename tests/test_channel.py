@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -152,6 +153,37 @@ def test_clients_that_never_pause_do_not_keep_others_waiting(server: Running) ->
         for client in clients:
             client.result(PATIENCE_SECONDS)
     assert answered == [heap, heap]
+
+
+def test_a_request_that_comes_slowly_has_its_full_time() -> None:
+    # The wait for the database counts from when the request had arrived, not from when it began to.
+    settings = {"DATABASE_URL": "host=127.0.0.1 port=1", "MEDMITRA_DATABASE_WAIT_SECONDS": "0.4"}
+    serve = (COMMAND, "serve", "--listen", "127.0.0.1:0")
+    with running(*serve, **settings) as server, connected(server) as slow:
+        slow.sendall(REQUEST[:30])
+        begun = time.monotonic()
+        wait_until(lambda: time.monotonic() - begun > 0.5)
+        slow.sendall(REQUEST[30:])
+        begun = time.monotonic()
+        with closing(http.client.HTTPResponse(slow)) as response:
+            response.begin()
+            assert response.status == 500
+        assert time.monotonic() - begun > 0.2
+
+
+@pytest.mark.parametrize("length", [None, 0, 5])
+@pytest.mark.usefixtures("database")
+def test_who_expects_to_be_told_to_continue_is_answered(server: Running, length: int | None) -> None:
+    expecting = b"Host: x\r\nExpect: 100-continue\r\n"
+    if length is not None:
+        expecting += f"Content-Length: {length}\r\n".encode()
+    with connected(server) as connection:
+        for _ in range(2):
+            connection.sendall(REQUEST.replace(b"Host: x\r\n", expecting))
+            if length:
+                assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+                connection.sendall(b"x" * length)
+            assert ids(receive(connection)) == []
 
 
 @pytest.mark.parametrize("goodbye", [b"", REQUEST, REQUEST[:20]])

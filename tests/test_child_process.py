@@ -1,6 +1,5 @@
 """A program run for a block ends with it, whenever signals come."""
 
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from medmitra_cases.child_process import kill_group, running
-from medmitra_cases.server import exit_on_signals
+from medmitra_cases.signals import exit_on_signals
 
 SLEEP = ("/bin/sleep", "600")
 
@@ -32,7 +31,7 @@ def test_a_signal_while_it_is_being_made(tmp_path: Path, monkeypatch: pytest.Mon
 
     def make_then_signal(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
         started.append(make(*args, **kwargs))
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         return started[0]
 
     monkeypatch.setattr("medmitra_cases.child_process.subprocess.Popen", make_then_signal)
@@ -45,13 +44,13 @@ def test_a_signal_while_it_is_being_ended(tmp_path: Path) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
     def signal_then_kill(process: subprocess.Popen[bytes]) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         kill_group(process)
 
     def run_and_signal() -> None:
         with running(SLEEP, tmp_path / "log", None, signal_then_kill) as process:
             started.append(process)
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(SystemExit):
         run_and_signal()

@@ -20,7 +20,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from medmitra_cases import __version__, create_app
 from medmitra_cases.app import DATABASE
 from medmitra_cases.cli import main
-from medmitra_cases.database import connect
+from medmitra_cases.connection import connect
 from medmitra_cases.queries import read_sql, sql_directory
 from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, Layout, execute, settings
 from tests.processes import COMMAND, environment

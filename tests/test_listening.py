@@ -5,7 +5,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -47,6 +47,15 @@ def test_processes_share_a_socket_handed_over_and_it_outlives_them(
             assert second.end(signal.SIGTERM) == 0
         with running_on(listening, *SERVE, **settings) as third:
             assert b" 200 OK" in third.send(REQUEST)
+
+
+def test_a_process_does_not_wait_on_a_socket_that_another_made_blocking(
+    database: CasesDatabase, listening: socket.socket
+) -> None:
+    with running_on(listening, *SERVE, DATABASE_URL=database.service_dsn) as server:
+        listening.setblocking(True)  # for all who have it: so does systemd whenever it starts a process on it
+        assert b" 200 OK" in server.send(REQUEST)
+        assert server.end(signal.SIGTERM) == 0
 
 
 def test_a_socket_is_not_handed_on(database: CasesDatabase, listening: socket.socket) -> None:
@@ -95,6 +104,17 @@ def test_a_host_that_resolves_to_one_address_twice(monkeypatch: pytest.MonkeyPat
     bound.close()
 
 
+def test_one_address_in_use_of_two_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:
+        first, second = probe.getsockname(), taken.getsockname()
+        probe.close()
+        resolved = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in (first, second)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved)
+        with pytest.raises(ListenError, match="cannot listen on two:1: Address already in use"):
+            bound_sockets("two:1", reuse_port=False)
+        socket.create_server(first).close()
+
+
 def test_what_was_meant_for_another_process_is_left_alone() -> None:
     assert inherited_sockets({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) == []
     assert inherited_sockets({}) == []
@@ -141,6 +161,30 @@ def test_localhost_is_all_its_addresses() -> None:
 def test_an_unknown_host_is_named(host: str) -> None:
     with pytest.raises(ListenError, match=f"{re.escape(host)}:1: no such host"):
         bound_sockets(f"{host}:1", reuse_port=False)
+
+
+@pytest.mark.parametrize(
+    ("limits", "descriptors"),
+    [("ulimit -S -n 200", range(1_000, 2_000)), ("ulimit -n 130", [130])],
+    ids=["may have more", "may not"],
+)
+def test_clients_never_take_all_descriptors(
+    database: CasesDatabase, limits: str, descriptors: Sequence[int]
+) -> None:
+    command = ("sh", "-c", f'{limits}; exec "$@"', "sh", *SERVE, "--listen", "127.0.0.1:0")
+    settings = {"DATABASE_URL": database.service_dsn, "MEDMITRA_THREADS": "1"}
+    with running(*command, **settings) as server, ExitStack() as stack:
+        process = Path(f"/proc/{server.process.pid}")
+        (limit,) = re.findall(r"^Max open files +(\d+) ", (process / "limits").read_text(), re.MULTILINE)
+        assert int(limit) in descriptors
+        clients = [stack.enter_context(server.connect()) for _ in range(60)]
+        for client in clients:
+            client.sendall(REQUEST)
+        # Who has an answer makes room for the next: HTTP/1.0 has it so.
+        for client in clients:
+            assert b" 200 OK" in client.recv(65_536)
+        assert server.end(signal.SIGTERM) == 0
+    assert "Too many open files" not in server.printed
 
 
 WARNING = "anyone who reaches this service can read any doctor's cases"

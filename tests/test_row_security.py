@@ -5,11 +5,10 @@ from contextlib import closing
 
 import pytest
 from flask.testing import FlaskClient
-from psycopg2.extensions import connection as Connection
 
 from medmitra_cases import cases, dao
+from medmitra_cases.connection import Connection, connect
 from medmitra_cases.dao import SET_USER_ID, CaseBatches, fetch_cases
-from medmitra_cases.database import connect
 from medmitra_cases.queries import read_sql
 from tests.factories import DOCTOR, LAYOUTS, CasesDatabase, case, execute, in_json
 

@@ -36,6 +36,9 @@ def test_defaults() -> None:
         threads=8,
         database_wait_seconds=3.0,
         keepalive_seconds=75,
+        drain_seconds=25.0,
+        admin_listen="127.0.0.1:8001",
+        log_format="text",
         jwt_secret=None,
         jwks_url=None,
         jwt_audience="authenticated",
@@ -54,10 +57,14 @@ def test_every_setting_can_be_set() -> None:
             "MEDMITRA_THREADS": "4",
             "MEDMITRA_DATABASE_WAIT_SECONDS": "0.5",
             "MEDMITRA_KEEPALIVE_SECONDS": "10",
+            "MEDMITRA_DRAIN_SECONDS": "0.5",
+            "MEDMITRA_ADMIN_LISTEN": "off",
+            "MEDMITRA_LOG_FORMAT": "json",
         }
     )
     assert (settings.listen, settings.reuse_port, settings.threads) == ("[::1]:80", True, 4)
     assert (settings.database_wait_seconds, settings.keepalive_seconds) == (0.5, 10)
+    assert (settings.drain_seconds, settings.admin_listen, settings.log_format) == (0.5, None, "json")
 
 
 def test_tokens_can_be_set() -> None:
@@ -241,6 +248,31 @@ def test_bad_listen_addresses(listen: str) -> None:
 def test_bad_waits(value: str) -> None:
     text = mistakes(DATABASE_URL=URL, MEDMITRA_DATABASE_WAIT_SECONDS=value)
     assert re.fullmatch("MEDMITRA_DATABASE_WAIT_SECONDS must be (a number|between 0 and 60)", text)
+
+
+@pytest.mark.parametrize("value", ["-0.1", "3601", "nan", "inf", "25s"])
+def test_bad_drains(value: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_DRAIN_SECONDS=value)
+    assert re.fullmatch("MEDMITRA_DRAIN_SECONDS must be (a number|between 0 and 3600)", text)
+
+
+@pytest.mark.parametrize("listen", ["8001", "OFF", "none", ":8001", "h:65536", "off:1x", "127.0.0.1:8001\n"])
+def test_bad_admin_addresses(listen: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_ADMIN_LISTEN=listen)
+    assert text.startswith("MEDMITRA_ADMIN_LISTEN must be ")
+    assert "HOST:PORT" in text
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:8001", "0.0.0.0:8001", "localhost:9100"])
+def test_admin_addresses(listen: str) -> None:
+    settings = Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_ADMIN_LISTEN": listen})
+    assert settings.admin_listen == listen
+
+
+@pytest.mark.parametrize("log_format", ["xml", "JSON", " text", "text,json"])
+def test_bad_log_formats(log_format: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_LOG_FORMAT=log_format)
+    assert text == "MEDMITRA_LOG_FORMAT must be text or json"
 
 
 @pytest.mark.parametrize("value", ["0", "3601", "1.5"])

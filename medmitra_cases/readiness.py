@@ -1,0 +1,75 @@
+"""Tells whether the database would answer, however many ask and however long it stays silent."""
+
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from queue import SimpleQueue
+
+from medmitra_cases.dao import select_nothing
+from medmitra_cases.database import Database
+from medmitra_cases.errors import DatabaseError
+
+# Seconds that the database gets to answer, and of these to be reached.
+READY_SECONDS = 1.0
+REACH_SECONDS = 0.6
+
+_log = logging.getLogger(__name__)
+
+
+class Readiness:
+    """Asks the database in a thread of its own, on the one connection that this takes.
+
+    The threads that answer requests may all be waiting for the database meanwhile.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        """Begin with nothing asked.
+
+        Args:
+            database_url: A libpq URI or ``key=value`` string.
+        """
+        self._database = Database(database_url, wait_seconds=REACH_SECONDS)
+        self._asked: SimpleQueue[Future[str | None]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._latest: Future[str | None] | None = None
+        self._latest_at = 0.0
+
+    def problem(self) -> str | None:
+        """Ask the database, unless somebody else's question is open still: then its answer counts.
+
+        Returns:
+            What is wrong, in words that name no host and no data; None if nothing is.
+        """
+        with self._lock:
+            if self._latest is None:
+                threading.Thread(target=self._answer, name="readiness", daemon=True).start()
+            if self._latest is None or self._latest.done():
+                self._latest, self._latest_at = Future(), time.monotonic()
+                self._asked.put(self._latest)
+            latest, give_up_at = self._latest, self._latest_at + READY_SECONDS
+        try:
+            return latest.result(max(give_up_at - time.monotonic(), 0))
+        except NotYet:
+            return f"no answer from the database within {READY_SECONDS:g} s"
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._database.close()
+
+    def _answer(self) -> None:
+        said = None
+        while True:
+            asked = self._asked.get()
+            problem = story = None
+            try:
+                self._database.read(time.monotonic(), select_nothing)
+            except DatabaseError as error:
+                problem, story = error.phrase, error.story()
+            except Exception as error:
+                problem, story = "unexpected error", repr(error)
+            if problem != said:
+                _log.warning("not ready: %s", story) if problem else _log.info("ready again")
+                said = problem
+            asked.set_result(problem)
