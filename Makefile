@@ -6,7 +6,12 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 LOCK = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--custom-compile-command "make lock" setup.cfg
 
-.PHONY: run test fuzz lint wheel lock bench clean
+# Installs the Debian package of each command:package whose command is missing, where root may.
+debian = @missing=; for pair in $(1); do command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair\#\#*:}"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing; fi
+
+.PHONY: run test test-faults soak check-deploy fuzz lint wheel lock bench clean
 
 run: $(VENV)/demo.installed ## the service on a Postgres of its own, with the published example
 	$(BIN)/medmitra-cases demo
@@ -16,6 +21,17 @@ test: $(VENV)/dev.installed ## the whole suite against a real Postgres, with bra
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+test-faults: $(VENV)/dev.installed ## databases, links and processes that fail, with the real parts; as root
+	$(call debian,nginx:nginx-light pgbouncer:pgbouncer ip:iproute2)
+	$(BIN)/python -m pytest -m faults -rs tests/faults
+
+soak: $(VENV)/dev.installed ## ten minutes of mixed traffic and faults, after which nothing may be left behind
+	$(BIN)/python -m pytest -m soak tests/test_soak.py
+
+check-deploy: $(VENV)/dev.installed ## what is in deploy/, each part run for real; as root
+	$(call debian,nginx:nginx-light pgbouncer:pgbouncer buildah:buildah debootstrap:debootstrap openssl:openssl)
+	$(BIN)/python -m pytest -m deploy -rs tests/deploy
 
 fuzz: $(VENV)/dev.installed ## 20,000 requests of all kinds to the running service; two minutes
 	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/test_fuzz.py

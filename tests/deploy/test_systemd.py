@@ -1,0 +1,197 @@
+"""The units of ``deploy/systemd/`` under the real systemd, which boots a small machine made of namespaces."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.images import files_of
+from tests.deploy.parts import DEPLOY, UnixConnection, call, child_of, get, open_folder
+from tests.factories import CasesDatabase, case, in_json
+from tests.key_server import KeyServer
+from tests.processes import wait_until
+from tests.programs import background
+from tests.tokens import ASKED, EC_KEY, bearer, issued_by_key, jwk
+
+pytestmark = pytest.mark.deploy
+
+CORES = sorted(os.sched_getaffinity(0))[:2]
+UNITS = [f"medmitra-cases@{core}.service" for core in CORES]
+HIGHEST_EXPOSURE = 15  # tenths; without any hardening it is 96
+
+# Becomes the first process of a machine with the image's files. It shares the network with this one, so that
+# the database is there; the kernel's settings are not its to change.
+BOOT = """
+set -eu
+mount --make-rprivate /
+mount --bind "$1" "$1"
+cd "$1"
+mount -t proc proc proc
+mount --bind proc/sys proc/sys
+mount -o remount,ro,bind proc/sys
+for folder in run tmp dev; do mount -t tmpfs tmpfs $folder; done
+for device in null zero full random urandom tty; do
+    touch dev/$device
+    mount --bind /dev/$device dev/$device
+done
+mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
+mount -t tmpfs tmpfs dev/shm
+mount -t sysfs -o ro sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mkdir -p old
+pivot_root . old
+umount -l old
+exec env -i container=test PATH=/usr/sbin:/usr/bin /lib/systemd/systemd --unit=basic.target
+"""
+
+
+@contextmanager
+def own_cgroup() -> Iterator[Path]:
+    """A cgroup below this process's, removed with all that comes to be in it."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    hierarchy = next(Path(folder) for _, folder, kind, *_ in mounts if kind == "cgroup2")
+    mine = Path("/proc/self/cgroup").read_text().partition("0::/")[2].splitlines()[0]
+    group = hierarchy / mine / f"medmitra-cases-{os.getpid()}"
+    group.mkdir()
+    try:
+        yield group
+    finally:
+        wait_until(lambda: "populated 0" in (group / "cgroup.events").read_text())
+        for folder, _, _ in os.walk(group, topdown=False):
+            Path(folder).rmdir()
+
+
+class Machine:
+    """A booted machine."""
+
+    def __init__(self, first_process: int) -> None:
+        self._process = first_process
+        self.root = Path(f"/proc/{first_process}/root")
+        self.socket = self.root / "run" / "medmitra-cases" / "http.sock"
+
+    def run(self, command: str) -> str:
+        """Run a command there; returns what it printed."""
+        enter = ("nsenter", f"--target={self._process}", "--mount", "--pid", "--uts", "--ipc", "--cgroup")
+        return call(*enter, "--root", "--wd", "env", "-i", "bash", "-c", command)
+
+    def is_up(self) -> bool:
+        with suppress(AssertionError):
+            return self.run("systemctl is-active basic.target") == "active"
+        return False
+
+    def get(self, target: str = ASKED, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+        return get(UnixConnection(self.socket), target, **headers)
+
+    def main_process(self, unit: str) -> str:
+        return self.run(f"systemctl show --property MainPID --value {unit}")
+
+
+@pytest.fixture(scope="module")
+def key_server() -> Iterator[KeyServer]:
+    with closing(KeyServer()) as server:
+        server.publish(jwk(EC_KEY, "key"))
+        yield server
+
+
+@pytest.fixture(scope="module")
+def machine(image: str, pooled: str, key_server: KeyServer) -> Iterator[Machine]:
+    """A machine set up as deploy/ has it, its processes running."""
+    with files_of(image) as root, open_folder() as folder, own_cgroup() as group:
+        for unit in (DEPLOY / "systemd").iterdir():
+            shutil.copy(unit, root / "etc" / "systemd" / "system")
+        variables = root / "etc" / "medmitra-cases.env"
+        variables.write_text(f'DATABASE_URL="{pooled}"\nMEDMITRA_JWKS_URL={key_server.url}\n')
+        variables.chmod(0o600)
+        enter = ("sh", "-c", 'echo $$ >"$0"/cgroup.procs && exec "$@"', group)
+        boot = ("unshare", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child")
+        with background(
+            *enter, *boot, "sh", "-c", BOOT, "sh", root, log=folder / "boot.log", end=signal.SIGKILL
+        ) as process:
+            machine = Machine(child_of(process.pid))
+            wait_until(machine.is_up)
+            machine.run(f"systemctl enable --now medmitra-cases.socket {' '.join(UNITS)}")
+            yield machine
+
+
+@pytest.fixture
+def token() -> dict[str, str]:
+    return bearer(issued_by_key(EC_KEY, "key"))
+
+
+def test_systemd_finds_no_fault_with_the_units(machine: Machine) -> None:
+    assert machine.run(f"systemd-analyze verify --man=no medmitra-cases.socket {UNITS[0]}") == ""
+
+
+def test_little_is_exposed(machine: Machine) -> None:
+    machine.run(f"systemd-analyze security --offline=true --threshold={HIGHEST_EXPOSURE} {UNITS[0]}")
+
+
+def test_only_the_proxy_may_connect(machine: Machine) -> None:
+    found = machine.run("stat --format '%A %U %G' /run/medmitra-cases/http.sock")
+    assert found == "srw-rw---- root www-data"
+
+
+def test_answers_behind_all_the_walls(machine: Machine, cases: CasesDatabase, token: dict[str, str]) -> None:
+    mine = case()
+    cases.add(mine)
+    response, body = machine.get(**token, **{"X-Forwarded-For": "192.0.2.7"})
+    assert (response.status, json.loads(body)) == (200, {"cases": [in_json(mine)]})
+    request_id = response.headers["X-Request-ID"]
+    # The audit is in the journal, as it was written.
+    find = f"journalctl --output=cat --unit='medmitra-cases@*' --grep={request_id} || true"
+    wait_until(lambda: machine.run(find).startswith("{"))
+    assert json.loads(machine.run(find))["client"] == "192.0.2.7"
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_each_process_is_walled_in_and_on_its_core(machine: Machine, core: int) -> None:
+    unit = f"medmitra-cases@{core}"
+    lines = (machine.root / "proc" / machine.main_process(unit) / "status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    assert "0" not in status["Uid"].split() + status["Gid"].split() + status["Groups"].split()
+    assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {0}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert status["Cpus_allowed_list"] == str(core)
+    admin = http.client.HTTPConnection(f"127.0.1.{core}", 8001)
+    assert get(admin, "/readyz")[0].status == 200
+    assert b"\nprocess_resident_memory_bytes " in get(admin, "/metrics")[1]  # it must be able to see itself
+
+
+def test_no_request_is_lost_while_they_are_restarted_one_after_the_other(
+    machine: Machine, token: dict[str, str]
+) -> None:
+    before = [machine.main_process(unit) for unit in UNITS]
+    restarted = threading.Event()
+
+    def ask() -> set[int]:
+        found = set()
+        while not restarted.is_set():
+            found.add(machine.get(**token)[0].status)
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(ask) for _ in range(4)]
+        try:
+            for unit in UNITS:
+                machine.run(f"systemctl restart {unit}")
+        finally:
+            restarted.set()
+        assert [client.result() for client in clients] == [{200}] * 4
+    assert not set(before) & {machine.main_process(unit) for unit in UNITS}
+
+
+def test_one_that_dies_comes_back(machine: Machine) -> None:
+    unit = UNITS[0]
+    before = machine.main_process(unit)
+    machine.run(f"systemctl kill --signal=KILL {unit}")
+    wait_until(lambda: machine.main_process(unit) not in {before, "0"})

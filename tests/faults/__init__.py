@@ -1,0 +1,1 @@
+"""What becomes of requests while Postgres, the network, nginx or the service itself fails."""
