@@ -6,6 +6,7 @@ import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from queue import SimpleQueue
+from typing import NamedTuple
 
 from medmitra_cases.dao import select_nothing
 from medmitra_cases.database import Database
@@ -16,6 +17,13 @@ READY_SECONDS = 1.0
 REACH_SECONDS = 0.6
 
 _log = logging.getLogger(__name__)
+
+
+class _Problem(NamedTuple):
+    """Why the database would not answer: in words for anyone, and in those for the log."""
+
+    phrase: str
+    story: str
 
 
 class Readiness:
@@ -31,10 +39,11 @@ class Readiness:
             database_url: A libpq URI or ``key=value`` string.
         """
         self._database = Database(database_url, wait_seconds=REACH_SECONDS)
-        self._asked: SimpleQueue[Future[str | None]] = SimpleQueue()
+        self._asked: SimpleQueue[Future[_Problem | None]] = SimpleQueue()
         self._lock = threading.Lock()
-        self._latest: Future[str | None] | None = None
+        self._latest: Future[_Problem | None] | None = None
         self._latest_at = 0.0
+        self._said: str | None = None
 
     def problem(self) -> str | None:
         """Ask the database, unless somebody else's question is open still: then its answer counts.
@@ -50,26 +59,32 @@ class Readiness:
                 self._asked.put(self._latest)
             latest, give_up_at = self._latest, self._latest_at + READY_SECONDS
         try:
-            return latest.result(max(give_up_at - time.monotonic(), 0))
+            found = latest.result(max(give_up_at - time.monotonic(), 0))
         except NotYet:
-            return f"no answer from the database within {READY_SECONDS:g} s"
+            phrase = f"no answer from the database within {READY_SECONDS:g} s"
+            found = _Problem(phrase, phrase)
+        self._log_change(found)
+        return found and found.phrase
 
     def close(self) -> None:
         """Close the connection."""
         self._database.close()
 
+    def _log_change(self, found: _Problem | None) -> None:
+        phrase = found and found.phrase
+        with self._lock:
+            changed, self._said = phrase != self._said, phrase
+        if changed:
+            _log.warning("not ready: %s", found.story) if found else _log.info("ready again")
+
     def _answer(self) -> None:
-        said = None
         while True:
             asked = self._asked.get()
-            problem = story = None
+            found = None
             try:
                 self._database.read(time.monotonic(), select_nothing)
             except DatabaseError as error:
-                problem, story = error.phrase, error.story()
+                found = _Problem(error.phrase, error.story())
             except Exception as error:
-                problem, story = "unexpected error", repr(error)
-            if problem != said:
-                _log.warning("not ready: %s", story) if problem else _log.info("ready again")
-                said = problem
-            asked.set_result(problem)
+                found = _Problem("unexpected error", repr(error))
+            asked.set_result(found)

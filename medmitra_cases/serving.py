@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from medmitra_cases import logs, metrics
 from medmitra_cases.admin import create_admin_app
+from medmitra_cases.allocator import limit_arenas
 from medmitra_cases.app import DATABASE, create_app
 from medmitra_cases.errors import ListenError
 from medmitra_cases.listening import bound_sockets, inherited_sockets, only_local
@@ -28,6 +29,7 @@ def serve(settings: Settings, announce: Callable[[Sequence[str]], None]) -> None
         ListenError: There is nowhere to listen, or strangers could read there.
         SystemExit: With status 1, if requests were cut off.
     """
+    limit_arenas()
     logs.configure(settings.log_format)
     inherited = inherited_sockets(os.environ)
     sockets = inherited or bound_sockets(settings.listen, reuse_port=settings.reuse_port)

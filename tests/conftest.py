@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -108,3 +109,16 @@ def app(database: CasesDatabase) -> Iterator[Flask]:
 def client(app: Flask) -> FlaskClient:
     """A client of the service."""
     return app.test_client()
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
+    """A socket that listens, as systemd would make it."""
+    if request.param == "tcp":
+        made = socket.create_server(("127.0.0.1", 0))
+    else:
+        made = socket.socket(socket.AF_UNIX)
+        made.bind(str(tmp_path / "cases.sock"))
+        made.listen()
+    with made:
+        yield made

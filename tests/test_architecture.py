@@ -18,6 +18,7 @@ LAYERS = (
         "request_id",
         "signals",
         "descriptors",
+        "allocator",
     },
     {"metrics", "request_parser"},
     {"schemas", "setting_fields", "signing_keys", "listening"},

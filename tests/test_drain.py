@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -264,19 +263,6 @@ def test_a_request_that_does_not_come_to_its_end_is_not_waited_for(
         assert server.wait_for_its_end() == 0
         assert time.monotonic() - begun < DRAIN_SECONDS / 5
     assert "cut off" not in server.printed
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
-    """A socket that listens, as systemd would make it."""
-    if request.param == "tcp":
-        made = socket.create_server(("127.0.0.1", 0))
-    else:
-        made = socket.socket(socket.AF_UNIX)
-        made.bind(str(tmp_path / "cases.sock"))
-        made.listen()
-    with made:
-        yield made
 
 
 def test_a_socket_that_was_handed_over_goes_on_for_the_next_process(

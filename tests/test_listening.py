@@ -5,7 +5,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,19 +20,6 @@ from tests.processes import COMMAND, environment, run, running, running_on
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
 REQUEST = f"GET {ASKED} HTTP/1.0\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n".encode()
 SERVE = (COMMAND, "serve")
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
-    """A socket that listens, as systemd would make it."""
-    if request.param == "tcp":
-        made = socket.create_server(("127.0.0.1", 0))
-    else:
-        made = socket.socket(socket.AF_UNIX)
-        made.bind(str(tmp_path / "cases.sock"))
-        made.listen()
-    with made:
-        yield made
 
 
 def test_processes_share_a_socket_handed_over_and_it_outlives_them(

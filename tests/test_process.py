@@ -261,13 +261,15 @@ def test_the_demo_serves_the_published_example_and_leaves_nothing_running(
     accounts = pwd.getpwall()
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.parents, Path.home())]
     for _ in range(2):
-        with running(COMMAND, "demo", "--listen", "127.0.0.1:0", XDG_DATA_HOME=str(folder)) as demo:
+        defaults = {"XDG_DATA_HOME": str(folder), "MEDMITRA_ADMIN_LISTEN": ""}
+        with running(COMMAND, "demo", "--listen", "127.0.0.1:0", **defaults) as demo:
             response, body = demo.get(ASKED)
             assert response.status == 200
             assert json.loads(body) == json.loads(PUBLISHED.read_text())
             assert processes_below(folder)
             assert demo.end(number) == 0
         demo.wait_for(re.escape(f'Try: curl "http://127.0.0.1:{demo.port}{ASKED}"'))
+        assert "probes and metrics" not in demo.printed
         assert not processes_below(folder)
     assert pwd.getpwall() == accounts
     assert modes == [stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.parents, Path.home())]
