@@ -5,9 +5,10 @@ from collections.abc import Callable
 from flask import Flask, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from medmitra_cases import __version__, error_handlers, metrics, response_headers
+from medmitra_cases import error_handlers, metrics, response_headers
 from medmitra_cases.app import Application
 from medmitra_cases.readiness import Readiness
+from medmitra_cases.version import __version__
 
 
 def create_admin_app(readiness: Readiness, draining: Callable[[], bool]) -> Flask:

@@ -82,7 +82,7 @@ def create_app(settings: Settings | None = None) -> Flask:
             " anyone who reaches this service can read any doctor's cases by naming the user_id"
         )
 
-    app.register_blueprint(cases.create_blueprint(database, verifier))
+    app.register_blueprint(cases.create_blueprint(database, verifier, row_versions=settings.row_versions))
     error_handlers.init_app(app)
     response_headers.init_app(app)
     cors.init_app(app, settings.cors_origins)

@@ -1,21 +1,26 @@
 """The endpoint ``GET /cases/all_cases``: query in, DAO call, response out."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Mapping
 from itertools import chain
-from typing import Any
-from urllib.parse import parse_qs
+from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, request
-from werkzeug.datastructures import Headers
+from werkzeug.datastructures import ETags, Headers
 from werkzeug.wsgi import ClosingIterator
 
 from medmitra_cases import audit, metrics
-from medmitra_cases.dao import CaseBatches, Cases, fetch_cases
+from medmitra_cases.case_batches import CaseBatches
+from medmitra_cases.case_query import CaseQuery
+from medmitra_cases.dao import Version, fetch_cases, fetch_version
 from medmitra_cases.database import Database
-from medmitra_cases.error_handlers import broken_off
+from medmitra_cases.entity_tags import entity_tag
 from medmitra_cases.errors import OtherDoctor, Overloaded
-from medmitra_cases.schemas import CANONICAL_UUID, CasesQuerySchema, CasesSchema, to_json
+from medmitra_cases.links import link_header
+from medmitra_cases.long_answers import pieces, rehearsal
+from medmitra_cases.query_fields import CANONICAL_UUID
+from medmitra_cases.query_string import load_query, parameters
+from medmitra_cases.schemas import CasesSchema, to_json
 from medmitra_cases.tokens import Verifier
 
 # A doctor with more cases gets them as they are read, in chunks: held at once, a case costs some 1.5 kB, more
@@ -32,12 +37,11 @@ LONGEST_QUEUE_SECONDS = 10.0
 # Where in the WSGI environment a server may say when the request came, in seconds of the monotonic clock.
 ARRIVED_AT = "medmitra_cases.arrived_at"
 
-# Built once: marshmallow copies every field each time a schema is made.
-_QUERY = CasesQuerySchema()
-_CASES = CasesSchema()
+_CASES = CasesSchema()  # built once: marshmallow copies every field each time a schema is made
 
+_NO_TAGS = ETags()
+_JSON = ("Content-Type", "application/json")
 _HEADERS = (
-    ("Content-Type", "application/json"),
     # Health data: no shared cache may keep it, and no cache may answer without asking again.
     ("Cache-Control", "private, no-cache"),
     ("Vary", "Authorization"),
@@ -47,16 +51,41 @@ _HEADERS = (
 class _ReadyResponse(Response):
     """A response whose headers leave as they are: looking for what to add or mend costs every request."""
 
+    default_mimetype = None
+
     def get_wsgi_headers(self, _environ: dict[str, Any]) -> Headers:
         return self.headers
 
 
-def create_blueprint(database: Database, verifier: Verifier | None) -> Blueprint:
+class _Asked(NamedTuple):
+    """A request for cases that may be answered.
+
+    Attributes:
+        sent: The parameters as the client sent them.
+        query: What they mean.
+        subject: The doctor on whose behalf it is.
+        since: When it came, in seconds of the monotonic clock.
+        tags: Those that it names in ``If-None-Match``.
+        row_versions: Whether entity tags are made of the rows' versions, and not of the body.
+        entry: The audit's entry.
+    """
+
+    sent: Mapping[str, list[str]]
+    query: CaseQuery
+    subject: str
+    since: float
+    tags: ETags
+    row_versions: bool
+    entry: audit.Entry
+
+
+def create_blueprint(database: Database, verifier: Verifier | None, *, row_versions: bool) -> Blueprint:
     """Make the blueprint that answers from the given database.
 
     Args:
         database: Where the cases are.
         verifier: Verifies the token that each request then needs; None if ``user_id`` alone decides.
+        row_versions: Whether entity tags are made of the rows' versions, and not of the body.
 
     Returns:
         The blueprint, to be registered at the root.
@@ -66,35 +95,23 @@ def create_blueprint(database: Database, verifier: Verifier | None) -> Blueprint
 
     @blueprint.get(PATH)
     def all_cases() -> Response:
-        """Answer with all cases of one doctor (contract, "200")."""
+        """Answer with the cases of one doctor (contract, "200")."""
         # Not request.args: it raises on bytes that are not UTF-8.
-        parameters = parse_qs(request.query_string.decode("utf-8", "replace"), keep_blank_values=True)
-        entry = audit.begin(_one_uuid(parameters.get("user_id", [])))
+        sent = parameters(request.query_string)
+        entry = audit.begin(_one_uuid(sent.get("user_id", [])))
         if verifier is not None:
             entry.subject = verifier.subject(request.headers.get("Authorization"))
-        user_id: str = _QUERY.load(parameters)["user_id"].lower()
-        subject = entry.subject or user_id
-        if subject != user_id:
+        query = load_query(request.query_string)
+        subject = entry.subject or query.user_id
+        if subject != query.user_id:
             raise OtherDoctor
         # Where the server says when the request came, waiting for a thread counts, too.
         since = request.environ.get(ARRIVED_AT) or time.monotonic()
         if time.monotonic() - since > LONGEST_QUEUE_SECONDS:
             raise Overloaded
-        cases = database.read(since, fetch_cases, user_id, subject=subject, at_most=WHOLE_CASES)
-        if cases is not None:
-            body = to_json(_CASES.dump_rows(*cases))
-            entry.cases = 0 if request.method == "HEAD" else len(cases.rows)
-            metrics.CASES.inc(entry.cases)
-            length = ("Content-Length", str(len(body)))
-            return _ReadyResponse([body], headers=(*_HEADERS, length), direct_passthrough=True)
-        if request.method == "HEAD":  # nothing of a long list is in its headers
-            return _ReadyResponse(headers=_HEADERS)
-        batches = database.read(since, CaseBatches, user_id, subject=subject, size=CHUNK_CASES)
-        chunks = _chunks(batches, entry)
-        first = next(chunks)  # a failure up to here is still a 500
-        audit.take()
-        pieces = ClosingIterator(chain([first], chunks), chunks.close)
-        return _ReadyResponse(pieces, headers=_HEADERS, direct_passthrough=True)
+        tags = request.if_none_match if "HTTP_IF_NONE_MATCH" in request.environ else _NO_TAGS
+        asked = _Asked(sent, query, subject, since, tags, row_versions, entry)
+        return _unchanged(database, asked) or _whole(database, asked) or _in_pieces(database, asked)
 
     return blueprint
 
@@ -103,44 +120,82 @@ def _one_uuid(values: list[str]) -> str | None:
     return values[0].lower() if len(values) == 1 and CANONICAL_UUID.match(values[0]) else None
 
 
-def _chunks(batches: CaseBatches, entry: audit.Entry) -> Generator[bytes, None, None]:
-    """Write the answer in pieces. If that fails the last one never comes, and what was sent is not JSON.
+def _unchanged(database: Database, asked: _Asked) -> Response | None:
+    """Answer without reading a case, if the client has what it would get."""
+    if not asked.tags or not asked.row_versions:
+        return None
+    version = database.read(
+        asked.since, fetch_version, asked.query, subject=asked.subject, row_versions=asked.row_versions
+    )
+    tag = entity_tag(asked.query, version)
+    return _not_modified(_headers(asked, version, tag)) if asked.tags.contains_weak(tag) else None
 
-    Args:
-        batches: The cases; closed at the end.
-        entry: The audit's entry; written at the end, unless the first piece fails.
 
-    Yields:
-        A piece of the answer.
+def _whole(database: Database, asked: _Asked) -> Response | None:
+    """Answer with all cases at once, unless they are too many for that."""
+    fetched = database.read(
+        asked.since,
+        fetch_cases,
+        asked.query,
+        subject=asked.subject,
+        at_most=WHOLE_CASES,
+        row_versions=asked.row_versions,
+    )
+    if fetched is None:
+        return None
+    cases, version = fetched
+    body = to_json(_CASES.dump_rows(*cases))
+    tag = entity_tag(asked.query, version, () if asked.row_versions else [body])
+    headers = _headers(asked, version, tag)
+    if asked.tags.contains_weak(tag):
+        return _not_modified(headers)
+    asked.entry.cases = 0 if request.method == "HEAD" else len(cases.rows)
+    metrics.CASES.inc(asked.entry.cases)
+    headers.append(("Content-Length", str(len(body))))
+    return _ReadyResponse([body], headers=[_JSON, *headers], direct_passthrough=True)
 
-    Raises:
-        DatabaseError: The first piece could not be read.
-        BrokenOff: A later piece could not be read or written.
-    """
-    outcome = None
+
+def _in_pieces(database: Database, asked: _Asked) -> Response:
+    """Answer with the cases as they are read."""
+    batches = database.read(
+        asked.since,
+        CaseBatches,
+        asked.query,
+        subject=asked.subject,
+        size=CHUNK_CASES,
+        row_versions=asked.row_versions,
+    )
     try:
-        cases = next(batches, Cases([], []))
-        piece = b'{"cases":[' + _elements(cases)
-        outcome = audit.BROKEN_OFF  # until the last piece is out
-        entry.cases = len(cases.rows)
-        metrics.CASES.inc(len(cases.rows))
-        yield piece
-        try:
-            for cases in batches:
-                piece = b"," + _elements(cases)
-                entry.cases += len(cases.rows)
-                metrics.CASES.inc(len(cases.rows))
-                yield piece
-        except Exception as error:
-            raise broken_off(error, entry.request_id) from None
-        yield b"]}"
-        outcome = "ok"
-    finally:
+        return _from_batches(batches, asked)
+    except BaseException:
+        batches.close()  # or this thread would go on reading from their snapshot
+        raise
+
+
+def _from_batches(batches: CaseBatches, asked: _Asked) -> Response:
+    tag = entity_tag(asked.query, batches.version, () if asked.row_versions else rehearsal(batches))
+    headers = _headers(asked, batches.version, tag)
+    if asked.tags.contains_weak(tag):
         batches.close()
-        if outcome is not None:
-            entry.write(200, outcome)
+        return _not_modified(headers)
+    if request.method == "HEAD":
+        batches.close()
+        return _ReadyResponse(headers=[_JSON, *headers])
+    written = pieces(batches, asked.entry)
+    first = next(written)  # a failure up to here is still a 500
+    audit.take()
+    chunks = ClosingIterator(chain([first], written), written.close)
+    return _ReadyResponse(chunks, headers=[_JSON, *headers], direct_passthrough=True)
 
 
-def _elements(cases: Cases) -> bytes:
-    """Write cases as the elements of a JSON array, without its brackets."""
-    return to_json(_CASES.case.dump_rows(*cases))[1:-1]
+def _headers(asked: _Asked, version: Version, tag: str) -> list[tuple[str, str]]:
+    """Describe an answer, whether its cases come along or not."""
+    described = [*_HEADERS, ("ETag", f'"{tag}"')]
+    if version.facts is not None:
+        described.append(("X-Total-Count", str(version.facts.total)))
+        described.append(("Link", link_header(asked.sent, asked.query, version.facts)))
+    return described
+
+
+def _not_modified(headers: list[tuple[str, str]]) -> Response:
+    return _ReadyResponse(status=304, headers=headers)

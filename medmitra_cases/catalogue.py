@@ -33,6 +33,7 @@ class Session(NamedTuple):
     role_name: str
     statement_timeout: str
     random_page_cost: float
+    knows_letters: bool
 
 
 def describe_cases(connection: Connection) -> list[Column]:

@@ -92,6 +92,15 @@ class _Task(WSGITask):  # type: ignore[misc]
         lines: bytes = super().build_response_header()
         return lines
 
+    def set_close_on_finish(self) -> None:
+        """End the connection after this answer; but not for lack of a Content-Length where there is no body.
+
+        The end of a 304 is that of its header (RFC 9112, 6.3); waitress takes it for unknown.
+        """
+        is_kept = self.version == "1.1" and self.request.headers.get("CONNECTION", "").lower() != "close"
+        if self.has_body or not is_kept:
+            super().set_close_on_finish()
+
     def write(self, data: bytes) -> None:
         """Send an answer that is whole with one system call, where waitress makes one for the header, too."""
         if self.wrote_header or not self.has_body or self.content_length != len(data):

@@ -13,7 +13,7 @@ from medmitra_cases.catalogue import (
     describe_source,
 )
 from medmitra_cases.findings import Finding, Verdict
-from medmitra_cases.plan import reads_in_index_order
+from medmitra_cases.plan import has_row_versions, reads_in_index_order
 from medmitra_cases.queries import psql, sql_directory
 from medmitra_cases.role_checks import check_role, one_doctor_at_a_time
 
@@ -35,11 +35,12 @@ COLUMN_TYPES = {
 }
 
 
-def check_database(connection: Connection) -> Iterator[Finding]:
+def check_database(connection: Connection, *, row_versions: bool) -> Iterator[Finding]:
     """Look at everything the service needs, in the order in which one would mend it.
 
     Args:
         connection: A connection as the service would make it.
+        row_versions: Whether entity tags are to be made of the rows' versions.
 
     Yields:
         What was found; nothing more after something without which the rest cannot be looked at.
@@ -61,7 +62,10 @@ def check_database(connection: Connection) -> Iterator[Finding]:
         yield _row_security(source.guarded_tables)
     if types.verdict is rights.verdict is Verdict.GOOD:
         yield _index(connection, columns[0].kind, source)
+        if row_versions:
+            yield _row_versions(connection)
         yield one_doctor_at_a_time(connection)
+    yield _letters(session)
     yield from check_role(session, source)
 
 
@@ -127,4 +131,22 @@ def _index(connection: Connection, kind: str, source: Source) -> Finding:
         Verdict.MISSING,
         "no index gives a doctor's cases in insertion order, so every request reads or sorts too much",
         f"{left_behind or ''}{build}",
+    )
+
+
+def _row_versions(connection: Connection) -> Finding:
+    there = has_row_versions(connection)
+    return Finding(
+        Verdict.GOOD if there else Verdict.MISSING,
+        f"the rows' versions (xmin) {'make' if there else 'cannot be read to make'} ETags",
+        f"{psql('roles.sql')}, before it for a view {psql('existing_table.sql')};"
+        " or, where there is no xmin, MEDMITRA_ETAG_SOURCE=body",
+    )
+
+
+def _letters(session: Session) -> Finding:
+    return Finding(
+        Verdict.GOOD if session.knows_letters else Verdict.ADVICE,
+        f"search takes É {'and é for the same letter' if session.knows_letters else 'and é for two letters'}",
+        "the database's locale is C, which knows the letters A to Z only; it is chosen by CREATE DATABASE",
     )

@@ -12,7 +12,7 @@ import click
 import psycopg2
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases import __version__, serving
+from medmitra_cases import serving
 from medmitra_cases.connection import connect
 from medmitra_cases.database_commands import check, execute_file, init_db, load_sample
 from medmitra_cases.embedded import embedded_postgres
@@ -21,6 +21,7 @@ from medmitra_cases.sample import insert_published_cases
 from medmitra_cases.settings import Settings
 from medmitra_cases.signals import exit_on_signals
 from medmitra_cases.tokens import mint_token
+from medmitra_cases.version import __version__
 
 PUBLISHED_USER_ID = "b8acad4b-4944-4d66-b405-de70886e7248"
 DEFAULT_TOKEN_MINUTES = 60

@@ -38,11 +38,13 @@ class Connection(PsycopgConnection):
         patience_seconds: How long a statement may go without an answer.
         answer_by: When the statement under way must be answered, in seconds of the monotonic clock.
         cut_off: Whether one was not, and the connection therefore ended.
+        definition: What the DAO found ``medmitra.cases`` to be when it first looked; None before that.
     """
 
     patience_seconds = 2.0  # until it is known how long the server allows
     answer_by = math.inf
     cut_off = False
+    definition: str | None = None
 
     def __init__(self, dsn: str, **kwargs: Any) -> None:
         """Connect.

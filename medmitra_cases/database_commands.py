@@ -54,8 +54,9 @@ def load_sample(user: object | None, cases: int | None) -> None:
 @click.command()
 def check() -> None:
     """Compare DATABASE_URL with what the service needs; exit status 1 if something is missing."""
-    with closing(connect(Settings.from_environ(os.environ).database_url)) as connection:
-        findings = list(check_database(connection))
+    settings = Settings.from_environ(os.environ)
+    with closing(connect(settings.database_url)) as connection:
+        findings = list(check_database(connection, row_versions=settings.row_versions))
     for finding in findings:
         click.echo(f"{finding.verdict.value} {finding.seen}")
         if finding.verdict is not Verdict.GOOD:

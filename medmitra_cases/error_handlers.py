@@ -14,6 +14,7 @@ from medmitra_cases.errors import (
     OtherDoctor,
     TokenInvalid,
     TokenMissing,
+    UnknownPlace,
 )
 from medmitra_cases.request_id import request_id
 from medmitra_cases.schemas import ErrorSchema, describe_invalid, to_json
@@ -75,6 +76,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(TokenInvalid, _token_invalid)
     app.register_error_handler(OtherDoctor, _other_doctor)
     app.register_error_handler(ValidationError, _invalid_query)
+    app.register_error_handler(UnknownPlace, _unknown_place)
     app.register_error_handler(DataRefused, _data_refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(InternalServerError, _fault)
@@ -97,6 +99,10 @@ def _other_doctor(_error: OtherDoctor) -> Response:
 
 def _invalid_query(error: ValidationError) -> Response:
     return error_response(400, describe_invalid(error))
+
+
+def _unknown_place(_error: UnknownPlace) -> Response:
+    return error_response(400, "after must be the case_id of one of this doctor's cases")
 
 
 def _data_refused(error: DataRefused) -> Response:

@@ -35,6 +35,10 @@ class OtherDoctor(MedmitraCasesError):
     """The request's token is not that of the doctor whose cases it asks for."""
 
 
+class UnknownPlace(MedmitraCasesError):
+    """The case that the list is to go on after is none of this doctor's."""
+
+
 class Fault(MedmitraCasesError):
     """The service cannot do its work.
 
@@ -76,7 +80,10 @@ class DatabaseError(Fault):
         Returns:
             The phrase, and what libpq or the server says. Not the traceback: in an outage all have the same.
         """
-        cause = " ".join(str(self.__cause__).split())
+        # Of what a server says, not the line of the statement: what was searched for is in it.
+        diagnosis = getattr(self.__cause__, "diag", None)
+        said = (diagnosis and diagnosis.message_primary) or str(self.__cause__)
+        cause = " ".join(said.split())
         return f"{self.phrase} ({type(self.__cause__).__qualname__}: {cause or 'no answer in time'})"
 
 

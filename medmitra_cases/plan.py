@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.dao import SELECT_CASES
+from medmitra_cases.statements import NOBODYS, SELECT_CASES, SELECT_VERSION, values
 
 # With every other way switched off, the plan shows whether an index allows the way we want. The planner's own
 # choice says less: it never uses an index on an empty table.
 _ONLY_INDEX_SCANS = (
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
 )
-_OF_NOBODY = {"user_id": "00000000-0000-0000-0000-000000000000", "limit": None}
 
 
 def reads_in_index_order(connection: Connection) -> bool:
@@ -29,11 +29,33 @@ def reads_in_index_order(connection: Connection) -> bool:
     """
     with connection.cursor() as cursor:
         # One string is one transaction, after which the settings are as before.
-        cursor.execute(f"{_ONLY_INDEX_SCANS}; EXPLAIN (FORMAT JSON) {SELECT_CASES}", _OF_NOBODY)
+        cursor.execute(
+            f"{_ONLY_INDEX_SCANS}; EXPLAIN (FORMAT JSON) {SELECT_CASES}", _of_nobody(row_versions=False)
+        )
         nodes = list(_nodes(cursor.fetchall()[0][0][0]["Plan"]))
     return any("Index Cond" in node for node in nodes) and not any(
         "Sort" in node["Node Type"] for node in nodes
     )
+
+
+def has_row_versions(connection: Connection) -> bool:
+    """Tell whether entity tags can be made of the rows' versions.
+
+    Args:
+        connection: A connection in autocommit mode that may read the columns of ``medmitra.cases``.
+
+    Returns:
+        Whether there are any, and this role may read them.
+
+    Raises:
+        psycopg2.Error: The database failed.
+    """
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN {SELECT_VERSION}", _of_nobody(row_versions=True))
+    except (psycopg2.ProgrammingError, psycopg2.NotSupportedError):  # no such column, function or right
+        return False
+    return True
 
 
 def shows_one_doctor(connection: Connection) -> bool:
@@ -51,6 +73,10 @@ def shows_one_doctor(connection: Connection) -> bool:
     with connection.cursor() as cursor:
         cursor.execute("EXPLAIN (FORMAT JSON) SELECT FROM medmitra.cases")
         return "medmitra.user_id" in str(cursor.fetchall()[0][0])
+
+
+def _of_nobody(*, row_versions: bool) -> dict[str, Any]:
+    return values(NOBODYS, NOBODYS.user_id, most=None, row_versions=row_versions)
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from concurrent.futures import TimeoutError as NotYet
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from medmitra_cases.dao import select_nothing
+from medmitra_cases.dao import read_nothing
 from medmitra_cases.database import Database
 from medmitra_cases.errors import DatabaseError
 
@@ -32,12 +32,14 @@ class Readiness:
     The threads that answer requests may all be waiting for the database meanwhile.
     """
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, row_versions: bool) -> None:
         """Begin with nothing asked.
 
         Args:
             database_url: A libpq URI or ``key=value`` string.
+            row_versions: Whether entity tags are made of the rows' versions.
         """
+        self._row_versions = row_versions
         self._database = Database(database_url, wait_seconds=REACH_SECONDS)
         self._asked: SimpleQueue[Future[_Problem | None]] = SimpleQueue()
         self._lock = threading.Lock()
@@ -82,7 +84,7 @@ class Readiness:
             asked = self._asked.get()
             found = None
             try:
-                self._database.read(time.monotonic(), select_nothing)
+                self._database.read(time.monotonic(), read_nothing, row_versions=self._row_versions)
             except DatabaseError as error:
                 found = _Problem(error.phrase, error.story())
             except Exception as error:

@@ -1,66 +1,15 @@
-"""What comes in and what goes out: the query, the cases, the error body.
+"""What goes out: the cases, the error body.
 
 The keys, their order and their types are those of the published contract.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load, validate
+from marshmallow import Schema, ValidationError, fields
 
 from medmitra_cases.utc_datetime import UtcDateTime
-
-# uuid.UUID() also takes braces, urn:uuid:, no dashes and other scripts' digits; the contract takes one form.
-CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.ASCII | re.IGNORECASE)
-
-
-class QuerySchema(Schema):
-    """Query parameters, each given at most once; those a schema does not declare are ignored.
-
-    Loads ``{name: [value, …]}``, every value a client sent for a name.
-    """
-
-    class Meta:
-        """Options read by marshmallow."""
-
-        unknown = EXCLUDE
-
-    @pre_load
-    def take_the_only_value(self, parameters: Mapping[str, list[str]], **_: Any) -> dict[str, str]:
-        """Turn each list of values into its one value.
-
-        Args:
-            parameters: Every value of every parameter, by name.
-
-        Returns:
-            The value of each declared parameter that was sent.
-
-        Raises:
-            ValidationError: A declared parameter was sent more than once.
-        """
-        sent = {name: parameters[name] for name in self.load_fields if name in parameters}
-        repeated = {
-            name: [f"must be given once, not {len(values)} times"]
-            for name, values in sent.items()
-            if len(values) > 1
-        }
-        if repeated:
-            raise ValidationError(repeated)
-        return {name: values[0] for name, values in sent.items()}
-
-
-class CasesQuerySchema(QuerySchema):
-    """Contract, "Request": whose cases to retrieve."""
-
-    user_id = fields.String(
-        required=True,
-        validate=validate.Regexp(
-            CANONICAL_UUID, error="must be a UUID written like b8acad4b-4944-4d66-b405-de70886e7248"
-        ),
-        error_messages={"required": "is missing"},
-    )
 
 
 class CaseSchema(Schema):
@@ -83,7 +32,7 @@ class CaseSchema(Schema):
         would return as they are.
 
         Args:
-            rows: One tuple per case, its values in the order of the fields.
+            rows: One tuple per case, its values in the order of the fields; what follows them is left out.
             types: For each column the type of all its values that are not None; ``object`` for any.
 
         Returns:

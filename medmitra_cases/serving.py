@@ -40,7 +40,7 @@ def serve(settings: Settings, announce: Callable[[Sequence[str]], None]) -> None
         )
     admin_sockets = _admin_sockets(settings.admin_listen)
     app = create_app(settings)
-    readiness = Readiness(settings.database_url)
+    readiness = Readiness(settings.database_url, row_versions=settings.row_versions)
     try:
         server = Server(app, settings, sockets, shared=bool(inherited))
         metrics.REQUESTS_IN_FLIGHT.set_function(lambda: server.in_flight)

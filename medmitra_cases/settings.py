@@ -29,6 +29,7 @@ class Settings:
         jwt_audience: What a token's ``aud`` must be or contain.
         jwt_issuer: What a token's ``iss`` must be, if that matters.
         trust_user_id: Whether what is in front of the service has checked ``user_id``.
+        etag_source: ``row_versions`` or ``body``.
         cors_origins: The origins whose pages may read answers.
     """
 
@@ -46,12 +47,18 @@ class Settings:
     jwt_audience: str
     jwt_issuer: str | None
     trust_user_id: bool
+    etag_source: str
     cors_origins: tuple[str, ...]
 
     @property
     def needs_tokens(self) -> bool:
         """Whether every request for cases needs a token."""
         return self.jwt_secret is not None or self.jwks_url is not None
+
+    @property
+    def row_versions(self) -> bool:
+        """Whether entity tags are made of the rows' versions."""
+        return self.etag_source == "row_versions"
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":

@@ -134,6 +134,15 @@ class SettingsSchema(Schema):
         "Without tokens, `serve` listens on a loopback address or a Unix socket only, unless this says that"
         " what is in front of it has checked `user_id`.",
     )
+    etag_source = fields.String(
+        data_key="MEDMITRA_ETAG_SOURCE",
+        load_default="row_versions",
+        validate=validate.OneOf(("row_versions", "body"), error="must be row_versions or body"),
+        metadata={
+            "help": "What an `ETag` is made of: `row_versions` (Postgres's `xmin`), or the `body`, for"
+            " databases without `xmin`. Then a 304 saves the transfer only."
+        },
+    )
     cors_origins = Origins(
         data_key="MEDMITRA_CORS_ORIGINS",
         load_default=(),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jwt
 
 from medmitra_cases.errors import SettingsError, TokenInvalid, TokenMissing
-from medmitra_cases.schemas import CANONICAL_UUID
+from medmitra_cases.query_fields import CANONICAL_UUID
 from medmitra_cases.settings import Settings
 from medmitra_cases.signing_keys import KeysByUrl
 

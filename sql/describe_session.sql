@@ -1,9 +1,10 @@
 -- name: describe_session
--- Who is connected to what, and the role's settings that matter.
+-- Who is connected to what, the role's settings that matter, and whether lower() knows other letters than A to Z.
 SELECT
     current_setting('server_version') AS server_version,
     current_setting('server_version_num')::integer AS server_version_number,
     current_database() AS database_name,
     current_user AS role_name,
     current_setting('statement_timeout') AS statement_timeout,
-    current_setting('random_page_cost')::float AS random_page_cost
+    current_setting('random_page_cost')::float AS random_page_cost,
+    lower('É') = 'é' AS knows_letters

@@ -8,7 +8,9 @@
 -- public.cases, and row level security there does not hide rows (another owner of the view would see none).
 -- Instead the view itself shows the cases of one doctor only: of the one that set_user_id.sql names.
 -- Fast reads need the index in existing_table_index.sql. Columns that the view reads can be dropped or change
--- their type only while there is no view: DROP VIEW medmitra.cases, then run this and roles.sql again.
+-- their type only while there is no view: DROP VIEW medmitra.cases, then run this and roles.sql again. If you change what
+-- the view shows, restart the service afterwards: the definition counts in its ETags, and each connection reads it once.
+-- Let it show each row of one ordinary table once: of foreign tables, and of others that are joined, xmin knows nothing.
 
 BEGIN;
 
@@ -33,7 +35,9 @@ SELECT
     CASE WHEN created_at >= '0001-01-01 00:00:00+00' AND created_at < '10000-01-01 00:00:00+00'
         THEN created_at END AS created_at,
     CASE WHEN updated_at >= '0001-01-01 00:00:00+00' AND updated_at < '10000-01-01 00:00:00+00'
-        THEN updated_at END AS updated_at
+        THEN updated_at END AS updated_at,
+    -- The version of the row, of which ETags are made. Where there is none: MEDMITRA_ETAG_SOURCE=body.
+    xmin
 FROM public.cases
 WHERE doctor_id = nullif(current_setting('medmitra.user_id', true), '')::uuid;
 

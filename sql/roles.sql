@@ -1,7 +1,7 @@
 -- name: roles
--- The role the service logs in as: it is granted the nine columns of medmitra.cases and the order they come
--- in, to read, and nothing else; and it sees one doctor's cases at a time. (Like every role it also has what is
--- granted to PUBLIC: by default, to make temporary tables and to connect to other databases.) Run by the owner of
+-- The role the service logs in as: it is granted the nine columns of medmitra.cases, the order they come in and their
+-- rows' versions, to read, and nothing else; and it sees one doctor's cases at a time. (Like every role it also has what
+-- is granted to PUBLIC: by default, to make temporary tables and to connect to other databases.) Run by the owner of
 -- medmitra.cases, who must also be allowed to create roles, after schema.sql or existing_table.sql; running it
 -- again changes nothing.
 -- The password is yours to set: \password medmitra_cases
@@ -31,6 +31,14 @@ GRANT USAGE ON SCHEMA medmitra TO medmitra_cases;
 GRANT SELECT (
     id, case_id, user_id, patient_name, patient_age, patient_gender, case_summary, status, created_at, updated_at
 ) ON medmitra.cases TO medmitra_cases;
+DO $$
+BEGIN
+    -- Where there is none, MEDMITRA_ETAG_SOURCE=body.
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'medmitra.cases'::regclass AND attname = 'xmin') THEN
+        GRANT SELECT (xmin) ON medmitra.cases TO medmitra_cases;
+    END IF;
+END
+$$;
 
 -- Row level security: should a query of the service ever ask for too much, it still gets no case but those of the
 -- doctor it says it asks for (set_user_id.sql), and none if it says nothing. The view of existing_table.sql has a

@@ -23,6 +23,10 @@ from tests.factories import LAYOUTS, CasesDatabase, execute, settings
 logging.getLogger("medmitra_cases.audit").addHandler(logging.NullHandler())
 
 
+# Whatever the server's own is: letters beyond A to Z, in the order of their code points.
+LOCALE = "ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C.UTF-8'"
+
+
 @pytest.fixture(scope="session")
 def server_dsn() -> Iterator[str]:
     """A superuser's connection string to a server that is ours to fill: an embedded one, or the one named."""
@@ -47,7 +51,7 @@ def _new_database(server_dsn: str, name: str) -> Iterator[str]:
     with closing(psycopg2.connect(server_dsn)) as server:
         server.autocommit = True
         execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        execute(server, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+        execute(server, f"CREATE DATABASE {name} TEMPLATE template0 {LOCALE}")
         yield make_dsn(server_dsn, dbname=name)
         execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -108,6 +112,13 @@ def app(database: CasesDatabase) -> Iterator[Flask]:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     """A client of the service."""
+    return app.test_client()
+
+
+@pytest.fixture(scope="session")
+def client_without_database() -> FlaskClient:
+    """A service whose database does not exist: whatever asks it gets a 500."""
+    app = create_app(settings("postgresql://127.0.0.1:1/nowhere", MEDMITRA_DATABASE_WAIT_SECONDS="0"))
     return app.test_client()
 
 

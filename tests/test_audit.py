@@ -95,6 +95,22 @@ def test_head_gives_no_cases(server: Running, database: CasesDatabase, token: di
     assert said(audited(server, "head")) == ("ok", 200, DOCTOR, DOCTOR, 0)
 
 
+def not_modified(server: Running, request_id: str, method: str, token: dict[str, str]) -> tuple[Any, ...]:
+    """Ask for what one already has; returns what the audit says."""
+    tag = server.get(ASKED, **token)[0].headers["ETag"]
+    assert ask(server, request_id, method=method, **{"If-None-Match": tag}, **token) == 304
+    return said(audited(server, request_id))
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_cases_that_have_not_changed_are_not_given(
+    server: Running, database: CasesDatabase, token: dict[str, str], method: str
+) -> None:
+    database.add(case(), case())
+    line = not_modified(server, f"unchanged-{method}", method, token)
+    assert line == ("not_modified", 304, DOCTOR, DOCTOR, 0)
+
+
 @pytest.mark.parametrize(
     ("request_id", "query", "user_id"),
     [
@@ -155,6 +171,10 @@ class TestLongLists:
     def test_head(self, server: Running, token: dict[str, str]) -> None:
         assert ask(server, "long-head", method="HEAD", **token) == 200
         assert said(audited(server, "long-head")) == ("ok", 200, DOCTOR, DOCTOR, 0)
+
+    def test_not_changed(self, server: Running, token: dict[str, str]) -> None:
+        line = not_modified(server, "long-unchanged", "GET", token)
+        assert line == ("not_modified", 304, DOCTOR, DOCTOR, 0)
 
     def test_broken_off_by_the_database(
         self, server: Running, database: CasesDatabase, token: dict[str, str]

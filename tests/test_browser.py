@@ -107,6 +107,37 @@ def test_a_page_may_read_what_it_needs(pages: FlaskClient, database: CasesDataba
     assert response.headers["X-Request-ID"]
 
 
+def test_a_page_may_ask_for_what_is_new(pages: FlaskClient, database: CasesDatabase) -> None:
+    database.add(case())
+    headers = {
+        "Origin": ORIGINS[0],
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "authorization,content-type,if-none-match",
+    }
+    allowed = pages.options(ASKED, headers=headers).headers["Access-Control-Allow-Headers"]
+    assert allowed == "authorization, content-type, if-none-match"
+    configured = factories.settings("dbname=postgres", MEDMITRA_JWT_SECRET=SECRET)
+    asked = {"Authorization": f"Bearer {mint_token(configured, DOCTOR, minutes=1)}", "Origin": ORIGINS[0]}
+    full = pages.get(ASKED, headers=asked)
+    for known in (full.headers["ETag"], "*"):
+        response = pages.get(ASKED, headers={"If-None-Match": known, **asked})
+        assert response.status_code == 304
+        # A browser takes these for those of the answer that it has kept.
+        assert cors_fields(response) == cors_fields(full) != []
+        assert response.headers[ALLOW_ORIGIN] == ORIGINS[0]
+        assert response.headers["Access-Control-Expose-Headers"].startswith("ETag, Link, ")
+        assert vary(response) == vary(full) == {"Authorization", "Origin"}
+
+
+def test_a_strangers_page_is_not_told_whether_there_is_something_new(
+    pages: FlaskClient, database: CasesDatabase
+) -> None:
+    database.add(case())
+    response = pages.get(ASKED, headers={"Origin": "https://evil.example", "If-None-Match": "*"})
+    assert not cors_fields(response)
+    assert "Origin" in vary(response)
+
+
 @pytest.mark.parametrize(
     ("url", "method"), [(URL, "GET"), (ASKED, "POST"), ("/nowhere", "GET"), (f"{URL}?user_id=1", "HEAD")]
 )

@@ -153,7 +153,7 @@ def test_check_finds_nothing_missing(empty_database: str, owner: Connection, lay
     if password:
         execute(owner, "ALTER ROLE medmitra_cases PASSWORD %s", [password])
     output = succeed("check", url=make_dsn(empty_database, user="medmitra_cases"))
-    assert [line[0] for line in output.splitlines()] == ["✓"] * 9, output
+    assert [line[0] for line in output.splitlines()] == ["✓"] * 11, output
 
 
 def test_check_of_an_empty_database_names_both_ways_on(empty_database: str) -> None:
@@ -177,6 +177,11 @@ def test_check_of_an_empty_database_names_both_ways_on(empty_database: str) -> N
             "DROP POLICY one_doctor ON medmitra.cases; ALTER TABLE medmitra.cases ALTER user_id TYPE text",
             "✗ user_id is text, not uuid",
             "schema.sql",
+        ),
+        (
+            "REVOKE SELECT (xmin) ON medmitra.cases FROM medmitra_cases",
+            "✗ the rows' versions (xmin) cannot be read",
+            "MEDMITRA_ETAG_SOURCE=body",
         ),
         ("DROP INDEX medmitra.cases_user_id_id_idx", "✗ no index gives a doctor's cases in", "schema.sql"),
         (
@@ -262,7 +267,8 @@ def test_check_warns_of_row_level_security(empty_database: str, owner: Connectio
         "ALTER TABLE medmitra.cases DISABLE ROW LEVEL SECURITY",
         "DROP POLICY one_doctor ON medmitra.cases",
         # A view of an operator's own making, without the condition of existing_table.sql.
-        "ALTER TABLE medmitra.cases RENAME TO kept; CREATE VIEW medmitra.cases AS TABLE medmitra.kept;"
+        "ALTER TABLE medmitra.cases RENAME TO kept;"
+        "CREATE VIEW medmitra.cases AS SELECT *, xmin FROM medmitra.kept;"
         "GRANT SELECT ON medmitra.cases TO medmitra_cases",
     ],
 )
@@ -278,6 +284,27 @@ def test_check_warns_of_a_database_that_shows_all(
     place = lines.index("! the role sees the cases of all doctors at once")
     assert "roles.sql" in lines[place + 1]
     assert "existing_table.sql" in lines[place + 1]
+
+
+def test_check_asks_for_row_versions_only_where_they_are_used(
+    empty_database: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LAYOUTS["own_table"].create(owner)
+    execute(owner, "REVOKE SELECT (xmin) ON medmitra.cases FROM medmitra_cases")
+    execute(owner, "GRANT medmitra_cases TO CURRENT_USER")
+    monkeypatch.setenv("MEDMITRA_ETAG_SOURCE", "body")
+    assert "xmin" not in succeed("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+
+
+def test_check_advises_against_a_locale_without_letters(empty_database: str, owner: Connection) -> None:
+    name = "medmitra_test_without_letters"
+    execute(owner, f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'")
+    try:
+        url = make_dsn(empty_database, dbname=name)
+        succeed("init-db", url=url)
+        assert "! search takes É and é for two letters" in succeed("check", url=url)
+    finally:
+        execute(owner, f"DROP DATABASE {name}")
 
 
 def test_check_sees_through_a_view_of_a_view(empty_database: str, owner: Connection) -> None:

@@ -168,7 +168,7 @@ def test_data_the_database_refuses_is_400(empty_database: str, caplog: pytest.Lo
             owner,
             "CREATE VIEW medmitra.cases AS SELECT id, case_id, user_id, patient_name,"
             " patient_name::integer AS patient_age, patient_gender, case_summary, status,"
-            " created_at, updated_at FROM medmitra.kept",
+            " created_at, updated_at, xmin FROM medmitra.kept",
         )
     with client_of(empty_database) as client:
         response = client.get(ASKED)
@@ -177,6 +177,20 @@ def test_data_the_database_refuses_is_400(empty_database: str, caplog: pytest.Lo
     (record,) = logged(caplog)
     assert "22P02" in record.getMessage()
     assert "Jane" not in caplog.text
+
+
+def test_what_was_searched_for_is_not_logged(empty_database: str, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(psycopg2.connect(empty_database)) as owner:
+        owner.autocommit = True
+        factories.LAYOUTS["own_table"].create(owner)
+        # Postgres finds fault with the line of the statement in which the text is, and quotes it.
+        execute(owner, "ALTER TABLE medmitra.cases ALTER case_summary TYPE json USING NULL")
+    with client_of(empty_database) as client:
+        response = client.get(f"{ASKED}&search=Zebediah")
+    assert "function lower(json) does not exist" in assert_fault(
+        response, "unexpected database error", caplog
+    )
+    assert "Zebediah" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,10 @@ MISTAKEN = f"""
 import sys
 from medmitra_cases import app, cases, cli
 
-def fetch_cases(connection, user_id, **how):
-    if user_id == {OTHER!r}:
+def fetch_cases(connection, query, **how):
+    if query.user_id == {OTHER!r}:
         raise RuntimeError("a mistake\\nof ours")
-    return fetch(connection, user_id, **how)
+    return fetch(connection, query, **how)
 
 def wsgi_app(self, environ, start_response):
     answer = serve(self, environ, start_response)

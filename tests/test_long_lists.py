@@ -11,9 +11,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from medmitra_cases import cases
+from medmitra_cases import cases, long_answers
 from medmitra_cases.app import DATABASE
-from medmitra_cases.dao import CaseBatches, fetch_cases
+from medmitra_cases.case_batches import CaseBatches
+from medmitra_cases.case_query import CaseQuery
+from medmitra_cases.dao import fetch_cases
 from medmitra_cases.errors import BrokenOff, DataRefused
 from tests.factories import DOCTOR, KEYS, CasesDatabase, execute, in_json
 from tests.processes import wait_until
@@ -170,7 +172,7 @@ def test_a_list_that_cannot_be_written_is_a_500(
     client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(database, 50)
-    monkeypatch.setattr(cases, "to_json", lambda _: 1 / 0)
+    monkeypatch.setattr(long_answers, "to_json", lambda _: 1 / 0)
     response = client.get(ASKED)
     assert response.status_code == 500
     assert response.get_json()["detail"].startswith("Internal server error: unexpected error (request id ")
@@ -181,8 +183,12 @@ def test_a_batch_that_cannot_be_decoded_leaves_no_transaction(
     app: Flask, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(database, 50)
-    batches = app.extensions[DATABASE].read(0, CaseBatches, DOCTOR, subject=DOCTOR, size=10)
-    monkeypatch.setattr("medmitra_cases.dao.CaseBatches._size", property(lambda _: 1 / 0), raising=False)
+    batches = app.extensions[DATABASE].read(
+        0, CaseBatches, CaseQuery(DOCTOR), subject=DOCTOR, size=10, row_versions=True
+    )
+    monkeypatch.setattr(
+        "medmitra_cases.case_batches.CaseBatches._size", property(lambda _: 1 / 0), raising=False
+    )
     with pytest.raises(ZeroDivisionError):
         next(batches)
     assert states(database) == ["idle"]
@@ -191,9 +197,9 @@ def test_a_batch_that_cannot_be_decoded_leaves_no_transaction(
 def test_a_lost_connection_is_replaced_before_a_list_begins(app: Flask, database: CasesDatabase) -> None:
     add(database, 50)
     reader = app.extensions[DATABASE]
-    reader.read(0, CaseBatches, DOCTOR, subject=DOCTOR, size=10).close()
+    reader.read(0, CaseBatches, CaseQuery(DOCTOR), subject=DOCTOR, size=10, row_versions=True).close()
     execute(database.owner, TERMINATE)
-    batches = reader.read(0, CaseBatches, DOCTOR, subject=DOCTOR, size=10)
+    batches = reader.read(0, CaseBatches, CaseQuery(DOCTOR), subject=DOCTOR, size=10, row_versions=True)
     assert [len(batch.rows) for batch in batches] == [10] * 5
     batches.close()
     assert states(database) == ["idle"]

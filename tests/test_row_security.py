@@ -6,15 +6,19 @@ from contextlib import closing
 import pytest
 from flask.testing import FlaskClient
 
-from medmitra_cases import cases, dao
+from medmitra_cases import cases, statements
+from medmitra_cases.case_batches import CaseBatches
+from medmitra_cases.case_query import CaseQuery
 from medmitra_cases.connection import Connection, connect
-from medmitra_cases.dao import SET_USER_ID, CaseBatches, fetch_cases
+from medmitra_cases.dao import fetch_cases
 from medmitra_cases.queries import read_sql
+from medmitra_cases.statements import SET_USER_ID, Statements
 from tests.factories import DOCTOR, LAYOUTS, CasesDatabase, case, execute, in_json
 
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
+QUERIES = (CaseQuery(DOCTOR), CaseQuery(DOCTOR, min_age=0, limit=5))
 OTHER = DOCTOR[:-1] + "7"
-CONDITION = "WHERE user_id = %(user_id)s::uuid"
+CONDITION = "user_id = %(user_id)s::uuid"
 
 
 @pytest.fixture
@@ -26,11 +30,12 @@ def service(database: CasesDatabase) -> Iterator[Connection]:
 
 @pytest.fixture
 def _without_condition(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A query that asks for the cases of all doctors."""
-    for name in ("READ_CASES", "BEGIN_CASES"):
-        query = getattr(dao, name)
-        assert CONDITION in query
-        monkeypatch.setattr(dao, name, query.replace(CONDITION, ""))
+    """Queries that ask for the cases of all doctors."""
+    for name in ("PLAIN", "MATCHING"):
+        asking: Statements = getattr(statements, name)
+        assert all(CONDITION in statement for statement in asking)
+        careless = Statements(*(statement.replace(CONDITION, "true") for statement in asking))
+        monkeypatch.setattr(statements, name, careless)
 
 
 def doctors(connection: Connection) -> list[str]:
@@ -43,7 +48,11 @@ def test_a_query_that_asks_for_all_cases_gets_one_doctors(
 ) -> None:
     mine = [case(), case()]
     database.add(*mine)
-    assert client.get(ASKED).get_json() == {"cases": [in_json(columns) for columns in mine]}
+    for asked in (ASKED, f"{ASKED}&min_age=0", f"{ASKED}&page=1"):
+        answer = client.get(asked)
+        assert answer.get_json() == {"cases": [in_json(columns) for columns in mine]}
+        assert answer.headers.get("X-Total-Count", "2") == "2"
+        assert client.get(asked, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
 
 
 @pytest.mark.usefixtures("_without_condition")
@@ -59,21 +68,23 @@ def test_a_long_list_too(
 
 def test_of_another_doctors_cases_none_is_shown(database: CasesDatabase, service: Connection) -> None:
     database.add(case())
-    fetched = fetch_cases(service, DOCTOR, subject=OTHER, at_most=10)
-    assert fetched is not None
-    assert fetched.rows == []
-    batches = CaseBatches(service, DOCTOR, subject=OTHER, size=10)
-    assert list(batches) == []
+    for query in QUERIES:
+        fetched = fetch_cases(service, query, subject=OTHER, at_most=10, row_versions=True)
+        assert fetched is not None
+        assert fetched[0].rows == []
+        batches = CaseBatches(service, query, subject=OTHER, size=10, row_versions=True)
+        assert list(batches) == []
 
 
 def test_who_has_not_said_whose_sees_none(database: CasesDatabase, service: Connection) -> None:
     database.add(case())
     assert doctors(service) == []
-    fetched = fetch_cases(service, DOCTOR, subject=DOCTOR, at_most=10)
-    assert fetched is not None
-    assert len(fetched.rows) == 1
-    # What was said held for that transaction only: behind PgBouncer the next may be another client's.
-    assert doctors(service) == []
+    for query in QUERIES:
+        fetched = fetch_cases(service, query, subject=DOCTOR, at_most=10, row_versions=True)
+        assert fetched is not None
+        assert len(fetched[0].rows) == 1
+        # What was said held for that transaction only: behind PgBouncer the next may be another client's.
+        assert doctors(service) == []
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def test_defaults() -> None:
         jwt_audience="authenticated",
         jwt_issuer=None,
         trust_user_id=False,
+        etag_source="row_versions",
         cors_origins=(),
     )
 

@@ -13,12 +13,16 @@ import pytest
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases.dao import READ_CASES, SELECT_CASES
+from medmitra_cases import create_app
+from medmitra_cases.app import DATABASE
+from medmitra_cases.case_query import SORT_COLUMNS, CaseQuery
 from medmitra_cases.errors import SqlFileError
 from medmitra_cases.queries import read_sql, sql_directory
-from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, CasesDatabase, case, execute
+from medmitra_cases.statements import PLAIN, SELECT_CASES, statements, values
+from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, UTC, CasesDatabase, case, execute, settings
+from tests.plans import Plan
 
-ASKED = {"user_id": DOCTOR, "subject": DOCTOR, "limit": None}
+ASKED = values(CaseQuery(DOCTOR), DOCTOR, most=None, row_versions=True)
 
 SNAPSHOT = """
     SELECT 'column', attrelid::regclass::text, attname,
@@ -184,9 +188,22 @@ def test_the_role_reads_cases_and_may_do_nothing_else(owner: Connection, stateme
     execute(owner, "CREATE TABLE public.secrets (x int); ALTER TABLE medmitra.cases ADD COLUMN note text")
     # The role may switch its read-only default off, so what holds it back are the grants.
     execute(owner, "SET SESSION AUTHORIZATION medmitra_cases; SET default_transaction_read_only = off")
-    execute(owner, READ_CASES, ASKED)
+    execute(owner, PLAIN.read, ASKED)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         execute(owner, statement)
+
+
+def test_a_view_without_row_versions_will_do(empty_database: str, owner: Connection) -> None:
+    execute(owner, PRODUCT_TABLE)
+    execute(owner, re.sub(r",\n    --[^\n]*\n    xmin\n", "\n", read_sql("existing_table")))
+    execute(owner, read_sql("roles"))
+    (name,) = execute(owner, "SELECT current_database()")[0]
+    service_dsn = make_dsn(empty_database, dbname=name, user="medmitra_cases")
+    app = create_app(settings(service_dsn, MEDMITRA_ETAG_SOURCE="body"))
+    with closing(app.extensions[DATABASE]):
+        answer = app.test_client().get(f"/cases/all_cases?user_id={DOCTOR}")
+    assert answer.get_json() == {"cases": []}
+    assert answer.headers["ETag"]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +212,7 @@ def test_the_role_reads_cases_and_may_do_nothing_else(owner: Connection, stateme
 def test_the_role_has_no_way_around_the_view(owner: Connection, statement: str) -> None:
     LAYOUTS["existing_table"].create(owner)
     execute(owner, "SET SESSION AUTHORIZATION medmitra_cases; SET default_transaction_read_only = off")
-    execute(owner, READ_CASES, ASKED)
+    execute(owner, PLAIN.read, ASKED)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         execute(owner, statement)
 
@@ -224,7 +241,7 @@ def test_the_view_has_no_time_that_iso_8601_cannot_write(owner: Connection, mome
         " VALUES ('1', %s, '', 0, '', %s, now())",
         [DOCTOR, moment],
     )
-    ((*_, created_at, updated_at),) = execute(owner, READ_CASES, ASKED)
+    ((*_, created_at, updated_at, _version),) = execute(owner, PLAIN.read, ASKED)
     assert created_at is None
     assert updated_at is not None
 
@@ -283,4 +300,68 @@ def test_the_query_works_for_any_role_and_search_path(database: CasesDatabase) -
     with closing(
         psycopg2.connect(make_dsn(database.owner_dsn, options="-c search_path=pg_catalog"))
     ) as other:
-        assert len(execute(other, READ_CASES, ASKED)) == 1
+        assert len(execute(other, PLAIN.read, ASKED)) == 1
+
+
+def test_the_plain_list_has_statements_of_its_own() -> None:
+    plain = CaseQuery(DOCTOR)
+    assert statements(plain) is PLAIN
+    assert statements(plain._replace(sort_order="asc")) is PLAIN
+    assert statements(plain._replace(sort_order="desc")) is not PLAIN
+
+
+# What a plan that applies a filter says of it.
+FILTERS: dict[str, tuple[Any, str]] = {
+    "status": ("pending", "status"),
+    "gender": ("female", "patient_gender"),
+    "search": ("asha", "strpos"),
+    "min_age": (18, "patient_age >= 18"),
+    "max_age": (65, "patient_age <= 65"),
+    "start_date": (dt.datetime(2026, 3, 4, 10, tzinfo=UTC), "2026-03-04 10:00:00"),
+    "end_date": (dt.datetime(2026, 3, 5, 23, tzinfo=UTC), "2026-03-05 23:00:00"),
+    "after": (DOCTOR, "case_id = "),
+}
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+@pytest.mark.parametrize("asked", [(), *((name,) for name in FILTERS), tuple(FILTERS)], ids="+".join)
+def test_filters_that_are_not_asked_for_are_not_in_the_plan(
+    database: CasesDatabase, asked: tuple[str, ...], limit: int | None
+) -> None:
+    query = CaseQuery(DOCTOR, sort_order="desc", limit=limit, **{name: FILTERS[name][0] for name in asked})
+    plan = str(Plan.of(database, query))
+    assert {name for name, (_, mark) in FILTERS.items() if mark in plan} == {*asked}
+
+
+@pytest.mark.parametrize("sort_order", ["asc", "desc"])
+@pytest.mark.parametrize("sort_by", SORT_COLUMNS)
+def test_only_the_column_asked_for_sorts(database: CasesDatabase, sort_by: str, sort_order: str) -> None:
+    database.add(case(), case())
+    plan = Plan.of(database, CaseQuery(DOCTOR, sort_by=sort_by, sort_order=sort_order, limit=5))
+    ((key, then),) = [node["Sort Key"] for node in plan.page if "Sort Key" in node]
+    assert sort_by in key
+    assert key.endswith(" DESC NULLS LAST") == (sort_order == "desc")
+    assert re.fullmatch(r"(\w+\.)?id", then)
+
+
+@pytest.mark.parametrize("mine", [50, 5_000])
+def test_insertion_order_is_read_from_the_index_both_ways(database: CasesDatabase, mine: int) -> None:
+    database.add_many([str(uuid.uuid4()) for _ in range(100)], 20_000)
+    database.add_many([DOCTOR], mine)
+    first = CaseQuery(DOCTOR, limit=5)
+    for query, direction in ((first, "Forward"), (first._replace(sort_order="desc"), "Backward")):
+        plan = Plan.of(database, query)
+        (*above, scan) = plan.page
+        assert [node["Node Type"] for node in above] == ["Limit", "Result"], plan
+        assert (scan["Node Type"], scan["Scan Direction"]) == ("Index Scan", direction)
+        assert scan["Index Name"].endswith("_id_id_idx")
+        assert (scan["Actual Rows"], "Filter" in scan) == (5, False)
+
+
+@pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
+def test_no_other_doctors_case_is_a_place_even_to_a_role_that_sees_them_all(database: CasesDatabase) -> None:
+    others, mine = case(user_id=DOCTOR[:-1] + "7"), case()
+    database.add(others, mine)
+    query = CaseQuery(DOCTOR, after=others["case_id"])
+    bound = values(query, DOCTOR, most=None, row_versions=True)
+    assert execute(database.owner, statements(query).read, bound) == []

@@ -9,7 +9,7 @@ import pytest
 
 from medmitra_cases.settings import Settings
 from medmitra_cases.tokens import mint_token
-from tests.factories import CasesDatabase, case, settings
+from tests.factories import CasesDatabase, case, execute, settings
 from tests.processes import COMMAND, Running, running
 
 URL = "/cases/all_cases"
@@ -94,17 +94,56 @@ def test_no_door_leads_to_another_doctors_cases(
             assert b"Patient" not in body
 
 
-def test_the_other_doctors_tag_opens_nothing(server: Running, configured: Settings) -> None:
-    mine, theirs = (
-        {"Authorization": f"Bearer {mint_token(configured, doctor, minutes=1)}"} for doctor in (DOCTOR, OTHER)
-    )
-    answer, body = server.get(f"{URL}?user_id={OTHER}", **theirs)
-    assert b"Patient" in body
-    tag = answer.headers.get("ETag", '"none"')
-    response, body = server.get(f"{URL}?user_id={DOCTOR}", **mine, **{"If-None-Match": tag})
-    assert response.status == 200
-    assert [found["user_id"] for found in json.loads(body)["cases"]] == [DOCTOR] * 3
-    assert server.get(f"{URL}?user_id={OTHER}", **mine, **{"If-None-Match": tag})[0].status == 403
+@pytest.mark.parametrize("more", ["", "&status=pending", "&limit=2", "&sort_by=patient_name&limit=9"])
+def test_the_other_doctors_tag_opens_nothing(server: Running, configured: Settings, more: str) -> None:
+    tokens = {
+        doctor: {"Authorization": f"Bearer {mint_token(configured, doctor, minutes=1)}"}
+        for doctor in (DOCTOR, OTHER)
+    }
+    answers = {
+        doctor: server.get(f"{URL}?user_id={doctor}{more}", **token) for doctor, token in tokens.items()
+    }
+    for mine, theirs in [(DOCTOR, OTHER), (OTHER, DOCTOR)]:
+        known = {"If-None-Match": answers[theirs][0].headers["ETag"], **tokens[mine]}
+        response, body = server.get(f"{URL}?user_id={mine}{more}", **known)
+        assert (response.status, body) == (200, answers[mine][1])
+        assert {found["user_id"] for found in json.loads(body)["cases"]} == {mine}
+        # Whether it is the right one remains unsaid.
+        for tag in (known["If-None-Match"], '"x"', "*"):
+            refused, body = server.get(
+                f"{URL}?user_id={theirs}{more}", **{"If-None-Match": tag, **tokens[mine]}
+            )
+            assert refused.status == 403
+            assert "ETag" not in refused.headers
+            assert "Patient" not in body.decode()
+
+
+def test_a_case_that_moves_takes_no_tag_along(
+    server: Running, configured: Settings, database: CasesDatabase
+) -> None:
+    """Who gets another's case, and loses it again, is told so both times; and so is the other."""
+    targets = {
+        doctor: (
+            f"{URL}?user_id={doctor}",
+            {"Authorization": f"Bearer {mint_token(configured, doctor, minutes=1)}"},
+        )
+        for doctor in (DOCTOR, OTHER)
+    }
+    owner = database.layout.owner_column
+    for giver, taker in [(DOCTOR, OTHER), (OTHER, DOCTOR)]:
+        tags = {
+            doctor: server.get(url, **token)[0].headers["ETag"] for doctor, (url, token) in targets.items()
+        }
+        execute(
+            database.owner,
+            f"UPDATE {database.layout.relation} SET {owner} = %s WHERE id ="
+            f" (SELECT max(id) FROM {database.layout.relation} WHERE {owner} = %s)",
+            [taker, giver],
+        )
+        for doctor, (url, token) in targets.items():
+            response, body = server.get(url, **{"If-None-Match": tags[doctor], **token})
+            assert response.status == 200
+            assert {found["user_id"] for found in json.loads(body)["cases"]} == {doctor}
 
 
 @pytest.mark.parametrize(

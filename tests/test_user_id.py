@@ -8,22 +8,11 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from medmitra_cases import create_app
-from medmitra_cases.schemas import CANONICAL_UUID
-from tests import factories
+from medmitra_cases.query_fields import CANONICAL_UUID
 from tests.factories import DOCTOR
 
 URL = "/cases/all_cases"
 NOT_A_UUID = "user_id must be a UUID written like b8acad4b-4944-4d66-b405-de70886e7248"
-
-
-@pytest.fixture(scope="module")
-def client_without_database() -> FlaskClient:
-    """A service whose database does not exist: whatever asks it gets a 500."""
-    app = create_app(
-        factories.settings("postgresql://127.0.0.1:1/nowhere", MEDMITRA_DATABASE_WAIT_SECONDS="0")
-    )
-    return app.test_client()
 
 
 def refusal(client: FlaskClient, query: str) -> str:

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import psycopg2
 import pytest
+from flask.testing import FlaskClient
 from psycopg2.extensions import make_dsn
 
 from tests.factories import DOCTOR, CasesDatabase, execute
@@ -72,3 +73,15 @@ def test_no_setting_leaks_to_other_clients(database: CasesDatabase) -> None:
     assert answers == [(DOCTOR, 2_700, {DOCTOR}), (OTHER, 300, {OTHER})] * 20
     assert before["user_id"] is None
     assert of_the_session(database.service_dsn) == before
+
+
+def test_tags_and_pages(client: FlaskClient, database: CasesDatabase) -> None:
+    database.add_many([DOCTOR, OTHER], 60)
+    asked = f"/cases/all_cases?user_id={DOCTOR}"
+    for url in (asked, f"{asked}&limit=7&page=2", f"{asked}&min_age=10"):
+        answer = client.get(url)
+        assert answer.get_json()["cases"]
+        known = {"If-None-Match": answer.headers["ETag"]}
+        assert client.get(url, headers=known).status_code == 304
+        execute(database.owner, f"UPDATE {database.layout.relation} SET status = 'failed'")
+        assert client.get(url, headers=known).status_code == 200

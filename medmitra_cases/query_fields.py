@@ -1,0 +1,132 @@
+"""The kinds of query parameters: how a client writes them, and what becomes of them."""
+
+import re
+from datetime import datetime, time, timezone
+from typing import Any
+
+from marshmallow import fields, validate
+
+# uuid.UUID() also takes braces, urn:uuid:, no dashes and other scripts' digits; the contract takes one form.
+CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.ASCII | re.IGNORECASE)
+UUID_RULE = "must be a UUID written like b8acad4b-4944-4d66-b405-de70886e7248"
+
+# The links of a page repeat it, and proxies take but a few kB of header.
+LONGEST_TEXT = 100
+
+# Nine digits fit into an integer of Postgres, and into the sums that are made of it.
+_INTEGER = re.compile(r"-?[0-9]{1,9}\Z", re.ASCII)
+
+_MINUTE = r"([01]\d|2[0-3]):[0-5]\d"
+_MOMENT = re.compile(
+    r"(?P<date>\d{4}-\d\d-\d\d)"
+    rf"(T(?P<minute>{_MINUTE})((?P<second>:\d\d)(\.(?P<fraction>\d{{1,6}}))?)?(?P<offset>Z|[+-]{_MINUTE}))?\Z",
+    re.ASCII,
+)
+_MOMENT_RULE = (
+    "must be a date like 2026-03-04, or a time with its offset like 2026-03-04T10:30:00Z (in a URL + is %2B)"
+)
+
+
+class WholeNumber(fields.Integer):
+    """An integer in decimal digits; ``int()`` also takes blanks, underscores and other scripts' digits."""
+
+    def __init__(self, minimum: int, maximum: int, alias: str | None = None) -> None:
+        """Bound the values.
+
+        Args:
+            minimum: The least value.
+            maximum: The greatest, of at most nine digits.
+            alias: Another name of the parameter.
+        """
+        rule = f"must be an integer from {minimum} to {maximum}"
+        super().__init__(
+            validate=validate.Range(minimum, maximum, error=rule),
+            error_messages={"invalid": rule},
+            metadata={"alias": alias},
+        )
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
+        if not _INTEGER.match(value):
+            raise self.make_error("invalid")
+        number: int = super()._deserialize(value, *args, **kwargs)
+        return number
+
+
+class Moment(fields.Field[datetime]):
+    """A point in time (RFC 3339 with an offset), or a date, which stands for a point of that day in UTC."""
+
+    default_error_messages = {"invalid": _MOMENT_RULE}  # noqa: RUF012, as marshmallow has it
+
+    def __init__(self, of_a_date: time, alias: str | None = None) -> None:
+        """Say what a date stands for.
+
+        Args:
+            of_a_date: The time of day, in UTC.
+            alias: Another name of the parameter.
+        """
+        super().__init__(metadata={"alias": alias})
+        self._of_a_date = of_a_date
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
+        written = _MOMENT.match(value)
+        if written is None:
+            raise self.make_error("invalid")
+        part = written.groupdict()
+        try:
+            if part["minute"] is None:
+                day = datetime.fromisoformat(part["date"]).date()
+                return datetime.combine(day, self._of_a_date, timezone.utc)
+            # Python 3.10 takes fractions of three or six digits only, and no Z.
+            fraction = (part["fraction"] or "").ljust(6, "0")
+            offset = part["offset"].replace("Z", "+00:00")
+            whole = f"{part['date']}T{part['minute']}{part['second'] or ':00'}.{fraction}{offset}"
+            return datetime.fromisoformat(whole).astimezone(timezone.utc)
+        except (ValueError, OverflowError):  # the 30th of February; a year that in UTC is 0 or 10000
+            raise self.make_error("invalid") from None
+
+
+def text() -> fields.String:
+    """Describe a parameter that may be any short text that Postgres can hold.
+
+    Returns:
+        The field.
+    """
+    return fields.String(
+        validate=[
+            validate.Length(max=LONGEST_TEXT, error=f"must be at most {LONGEST_TEXT} characters long"),
+            validate.Regexp(r"[^\0]*\Z", error="must not contain the character U+0000"),
+        ]
+    )
+
+
+def uuid(*, required: bool = False) -> fields.String:
+    """Describe a parameter that is a UUID in its canonical form, in either case.
+
+    Args:
+        required: Whether it must be given.
+
+    Returns:
+        The field.
+    """
+    return fields.String(
+        required=required,
+        validate=validate.Regexp(CANONICAL_UUID, error=UUID_RULE),
+        error_messages={"required": "is missing"},
+    )
+
+
+def one_of(*choices: str, alias: str) -> fields.String:
+    """Describe a parameter that has one of a few values.
+
+    Args:
+        *choices: The values.
+        alias: Another name of the parameter.
+
+    Returns:
+        The field.
+    """
+    *others, last = choices
+    return fields.String(
+        validate=validate.OneOf(choices, error=f"must be {', '.join(others)} or {last}"),
+        metadata={"alias": alias},
+    )

@@ -1,0 +1,35 @@
+-- name: select_matching_cases
+-- After matching_cases: those in the order asked for (sort_by: a column, or NULL for insertion order; sort_order: asc or
+-- desc), at most so many (most: an integer, or NULL for all) after so many (skip: an integer); and with each the facts.
+SELECT
+    case_id,
+    user_id,
+    patient_name,
+    patient_age,
+    patient_gender,
+    case_summary,
+    status,
+    created_at AT TIME ZONE 'UTC' AS created_at,
+    updated_at AT TIME ZONE 'UTC' AS updated_at,
+    row_version,
+    (SELECT total FROM facts) AS total,
+    (SELECT has_next FROM facts) AS has_next,
+    (SELECT has_previous FROM facts) AS has_previous,
+    (SELECT previous_after FROM facts) AS previous_after
+FROM matching
+WHERE ahead
+ORDER BY
+    CASE WHEN %(sort_by)s = 'created_at' AND %(sort_order)s = 'asc' THEN matching.created_at END,
+    CASE WHEN %(sort_by)s = 'created_at' AND %(sort_order)s = 'desc' THEN matching.created_at END DESC NULLS LAST,
+    CASE WHEN %(sort_by)s = 'updated_at' AND %(sort_order)s = 'asc' THEN matching.updated_at END,
+    CASE WHEN %(sort_by)s = 'updated_at' AND %(sort_order)s = 'desc' THEN matching.updated_at END DESC NULLS LAST,
+    CASE WHEN %(sort_by)s = 'patient_name' AND %(sort_order)s = 'asc' THEN patient_name END,
+    CASE WHEN %(sort_by)s = 'patient_name' AND %(sort_order)s = 'desc' THEN patient_name END DESC NULLS LAST,
+    CASE WHEN %(sort_by)s = 'patient_age' AND %(sort_order)s = 'asc' THEN patient_age END,
+    CASE WHEN %(sort_by)s = 'patient_age' AND %(sort_order)s = 'desc' THEN patient_age END DESC NULLS LAST,
+    CASE WHEN %(sort_by)s = 'status' AND %(sort_order)s = 'asc' THEN status END,
+    CASE WHEN %(sort_by)s = 'status' AND %(sort_order)s = 'desc' THEN status END DESC NULLS LAST,
+    CASE WHEN %(backwards)s THEN id END DESC,
+    id
+LIMIT %(most)s
+OFFSET %(skip)s
