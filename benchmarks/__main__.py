@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import growth, memory, safety, startup, throughput
+from benchmarks import growth, memory, pages, refresh, safety, startup, throughput
 from benchmarks.database import Group, create_database, postgres, postgres_version
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.errors import BenchmarkError
@@ -17,13 +17,13 @@ from benchmarks.report import Report
 from benchmarks.tools import provide_tools
 from benchmarks.versions import describe_run
 from medmitra_cases.errors import MedmitraCasesError
-from medmitra_cases.server import exit_on_signals
+from medmitra_cases.signals import exit_on_signals
 
 FOLDER = Path(__file__).parent
 
 # Doctor number N has N cases; nobody asks for those of the others.
 OTHERS = Group(first=1_000_000, doctors=1_000, cases_each=50)
-ASKED = [Group(first=cases, doctors=1, cases_each=cases) for cases in (50, 100, 1_000, 10_000, 100_000)]
+ASKED = [Group(first=cases, doctors=1, cases_each=cases) for cases in (5, 50, 100, 1_000, 10_000, 100_000)]
 
 
 @click.command()
@@ -56,10 +56,14 @@ def _run(report: Report, effort: Effort, owner_dsn: str) -> dict[int, dict[str, 
     )
     database_url = create_database(owner_dsn, "bench", OTHERS, *ASKED)
     results: dict[int, dict[str, Load]] = {}
+    # All of it in a quarter of an hour.
+    shorter = effort._replace(seconds=min(effort.seconds, 2), warm_up_seconds=1)
 
     parts: list[Callable[[], object]] = [
         lambda: results.update(throughput.one_process(report, effort, database_url)),
         lambda: throughput.two_processes(report, effort, database_url),
+        lambda: refresh.unchanged(report, shorter, database_url),
+        lambda: pages.first_and_last(report, shorter, database_url),
         lambda: safety.per_request(report, effort, database_url),
         lambda: growth.with_the_table(report, effort, owner_dsn),
         lambda: growth.with_the_answer(report, effort, database_url),

@@ -67,7 +67,7 @@ def environ_of(server: str, database_url: str, port: int, processes: int) -> dic
     Returns:
         Environment variables by name.
     """
-    # Every setting of the service has its default, whatever this process was started with.
+    # Every other setting of the service has its default, whatever this process was started with.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MEDMITRA_")}
     bound_by_row_security = server in (OURS, UNBOUND, WITH_TOKENS)
     return {
@@ -75,6 +75,7 @@ def environ_of(server: str, database_url: str, port: int, processes: int) -> dic
         **({"MEDMITRA_JWT_SECRET": SECRET} if server == WITH_TOKENS else {}),
         "DATABASE_URL": database_url if bound_by_row_security else url_of_peer(database_url),
         "MEDMITRA_LISTEN": f"127.0.0.1:{port}",
+        "MEDMITRA_ADMIN_LISTEN": "off",  # or each process would need a port of its own
         "NODE_ENV": "production",
         "PORT": str(port),
         "PROCESSES": str(processes),

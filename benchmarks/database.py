@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from medmitra_cases.database import connect
+from medmitra_cases.connection import connect
 from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.queries import read_sql
 

@@ -13,10 +13,10 @@ import orjson
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.dao import SELECT_CASES
 from medmitra_cases.listening import bound_sockets
 from medmitra_cases.server import Server
 from medmitra_cases.settings import Settings
+from medmitra_cases.statements import SELECT_CASES
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -46,12 +46,13 @@ def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> 
         _thread.connection.autocommit = True
     (user_id,) = parse_qs(environ["QUERY_STRING"])["user_id"]
     with _thread.connection.cursor() as cursor:
-        # The service's own query, with the parameters that medmitra_cases.dao gives it.
-        cursor.execute(SELECT_CASES, {"user_id": user_id, "limit": None})
+        # The service's own query, without the rows' versions: it sends no entity tag.
+        cursor.execute(SELECT_CASES, {"user_id": user_id, "limit": None, "row_version": None})
         body = orjson.dumps(cursor.fetchall())
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
 
 
 if __name__ == "__main__":
-    Server(application, SETTINGS, bound_sockets(SETTINGS.listen, reuse_port=False)).run()
+    sockets = bound_sockets(SETTINGS.listen, reuse_port=False)
+    Server(application, SETTINGS, sockets, shared=False).run(print)

@@ -2,10 +2,10 @@
 
 import os
 
-from medmitra_cases import dao, serving
+from medmitra_cases import serving, statements
 from medmitra_cases.settings import Settings
 
-dao.READ_CASES = dao.SELECT_CASES
+statements.PLAIN = statements.PLAIN._replace(read=statements.SELECT_CASES)
 
 if __name__ == "__main__":
     serving.serve(Settings.from_environ(os.environ), print)
