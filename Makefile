@@ -16,9 +16,10 @@ debian = @missing=; for pair in $(1); do command -v $${pair%%:*} >/dev/null || m
 run: $(VENV)/demo.installed ## the service on a Postgres of its own, with the published example
 	$(BIN)/medmitra-cases demo
 
+# Two files at a time, each on a Postgres of its own; a server that is named has but one role medmitra_cases.
 test: $(VENV)/dev.installed ## the whole suite against a real Postgres, with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(if $(MEDMITRA_TEST_DATABASE_URL),,-n 2 --dist loadfile)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
