@@ -3,16 +3,17 @@
 import time
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flask import Blueprint, Response, request
-from werkzeug.datastructures import ETags, Headers
+from werkzeug.datastructures import ETags
 from werkzeug.wsgi import ClosingIterator
 
 from medmitra_cases import audit, metrics
 from medmitra_cases.case_batches import CaseBatches
+from medmitra_cases.case_list import Version
 from medmitra_cases.case_query import CaseQuery
-from medmitra_cases.dao import Version, fetch_cases, fetch_version
+from medmitra_cases.dao import fetch_cases, fetch_version
 from medmitra_cases.database import Database
 from medmitra_cases.entity_tags import entity_tag
 from medmitra_cases.errors import OtherDoctor, Overloaded
@@ -20,6 +21,7 @@ from medmitra_cases.links import link_header
 from medmitra_cases.long_answers import pieces, rehearsal
 from medmitra_cases.query_fields import CANONICAL_UUID
 from medmitra_cases.query_string import load_query, parameters
+from medmitra_cases.ready_response import ReadyResponse
 from medmitra_cases.schemas import CasesSchema, to_json
 from medmitra_cases.tokens import Verifier
 
@@ -46,15 +48,6 @@ _HEADERS = (
     ("Cache-Control", "private, no-cache"),
     ("Vary", "Authorization"),
 )
-
-
-class _ReadyResponse(Response):
-    """A response whose headers leave as they are: looking for what to add or mend costs every request."""
-
-    default_mimetype = None
-
-    def get_wsgi_headers(self, _environ: dict[str, Any]) -> Headers:
-        return self.headers
 
 
 class _Asked(NamedTuple):
@@ -152,7 +145,7 @@ def _whole(database: Database, asked: _Asked) -> Response | None:
     asked.entry.cases = 0 if request.method == "HEAD" else len(cases.rows)
     metrics.CASES.inc(asked.entry.cases)
     headers.append(("Content-Length", str(len(body))))
-    return _ReadyResponse([body], headers=[_JSON, *headers], direct_passthrough=True)
+    return ReadyResponse([body], headers=[_JSON, *headers], direct_passthrough=True)
 
 
 def _in_pieces(database: Database, asked: _Asked) -> Response:
@@ -180,12 +173,12 @@ def _from_batches(batches: CaseBatches, asked: _Asked) -> Response:
         return _not_modified(headers)
     if request.method == "HEAD":
         batches.close()
-        return _ReadyResponse(headers=[_JSON, *headers])
+        return ReadyResponse(headers=[_JSON, *headers])
     written = pieces(batches, asked.entry)
     first = next(written)  # a failure up to here is still a 500
     audit.take()
     chunks = ClosingIterator(chain([first], written), written.close)
-    return _ReadyResponse(chunks, headers=[_JSON, *headers], direct_passthrough=True)
+    return ReadyResponse(chunks, headers=[_JSON, *headers], direct_passthrough=True)
 
 
 def _headers(asked: _Asked, version: Version, tag: str) -> list[tuple[str, str]]:
@@ -198,4 +191,4 @@ def _headers(asked: _Asked, version: Version, tag: str) -> list[tuple[str, str]]
 
 
 def _not_modified(headers: list[tuple[str, str]]) -> Response:
-    return _ReadyResponse(status=304, headers=headers)
+    return ReadyResponse(status=304, headers=headers)

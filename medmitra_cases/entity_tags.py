@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
+from medmitra_cases.case_list import Version
 from medmitra_cases.case_query import CaseQuery
-from medmitra_cases.dao import Version
 from medmitra_cases.queries import sql_directory
 
 DIGEST_BYTES = 16

@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterator
 
 from medmitra_cases import audit, metrics
 from medmitra_cases.case_batches import CaseBatches
-from medmitra_cases.dao import Cases
+from medmitra_cases.case_list import Cases
 from medmitra_cases.error_handlers import broken_off
 from medmitra_cases.schemas import CaseSchema, to_json
 

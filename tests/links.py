@@ -5,6 +5,16 @@ from urllib.parse import parse_qsl
 
 from werkzeug.test import TestResponse
 
+# The web client's names.
+ALIASES = {
+    "min_age": "minAge",
+    "max_age": "maxAge",
+    "start_date": "startDate",
+    "end_date": "endDate",
+    "sort_by": "sortBy",
+    "sort_order": "sortOrder",
+}
+
 
 def links(response: TestResponse) -> dict[str, dict[str, str]]:
     """The parameters of each link's target, by the link's relation."""

@@ -11,12 +11,14 @@ PACKAGE = Path(medmitra_cases.__file__).parent
 LAYERS = (
     {
         "allocator",
+        "case_list",
         "case_query",
         "descriptors",
         "errors",
         "findings",
         "line_handler",
         "query_fields",
+        "ready_response",
         "request_id",
         "setting_rules",
         "signals",
@@ -39,7 +41,16 @@ LAYERS = (
     {"serving"},
     {"cli"},
 )
-KNOW_FLASK = {"admin", "app", "audit", "cases", "cors", "error_handlers", "response_headers"}
+KNOW_FLASK = {
+    "admin",
+    "app",
+    "audit",
+    "cases",
+    "cors",
+    "error_handlers",
+    "ready_response",
+    "response_headers",
+}
 
 
 def imports(module: str) -> set[str]:

@@ -16,17 +16,9 @@ from medmitra_cases import cases, create_app
 from medmitra_cases.app import DATABASE
 from tests import factories
 from tests.factories import DOCTOR, UTC, CasesDatabase, case, in_json
-from tests.links import links
+from tests.links import ALIASES, links
 
 URL = "/cases/all_cases"
-ALIASES = {
-    "min_age": "minAge",
-    "max_age": "maxAge",
-    "start_date": "startDate",
-    "end_date": "endDate",
-    "sort_by": "sortBy",
-    "sort_order": "sortOrder",
-}
 OF_THE_PAGE = {"limit", "page", "after"}
 
 NAMES = [

@@ -11,19 +11,11 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from tests.factories import DOCTOR, UTC, CasesDatabase, case
-from tests.links import links
+from tests.links import ALIASES, links
 
 URL = "/cases/all_cases"
 ASKED = f"user_id={DOCTOR}"
 
-ALIASES = {
-    "min_age": "minAge",
-    "max_age": "maxAge",
-    "start_date": "startDate",
-    "end_date": "endDate",
-    "sort_by": "sortBy",
-    "sort_order": "sortOrder",
-}
 # What each parameter may be, once.
 GOOD = {
     "status": "pending",
