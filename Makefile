@@ -18,6 +18,7 @@ run: $(VENV)/demo.installed ## the service on a Postgres of its own, with the pu
 
 # Two files at a time, each on a Postgres of its own; a server that is named has but one role medmitra_cases.
 test: $(VENV)/dev.installed ## the whole suite against a real Postgres, with branch coverage
+	$(call debian,chromium:chromium)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(if $(MEDMITRA_TEST_DATABASE_URL),,-n 2 --dist loadfile)
 	$(BIN)/coverage combine --quiet

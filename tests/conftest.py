@@ -12,11 +12,13 @@ import psycopg2
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from playwright.sync_api import Browser
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from medmitra_cases import create_app
 from medmitra_cases.app import DATABASE
 from medmitra_cases.embedded import embedded_postgres
+from tests.chromium import chromium
 from tests.factories import LAYOUTS, CasesDatabase, execute, settings
 
 # What services in this process audit would else come in between pytest's lines.
@@ -120,6 +122,13 @@ def client_without_database() -> FlaskClient:
     """A service whose database does not exist: whatever asks it gets a 500."""
     app = create_app(settings("postgresql://127.0.0.1:1/nowhere", MEDMITRA_DATABASE_WAIT_SECONDS="0"))
     return app.test_client()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(params=["tcp", "unix"])
