@@ -20,6 +20,7 @@ from medmitra_cases.errors import MedmitraCasesError
 from medmitra_cases.sample import insert_published_cases
 from medmitra_cases.settings import Settings
 from medmitra_cases.signals import exit_on_signals
+from medmitra_cases.testing.command import harness
 from medmitra_cases.tokens import mint_token
 from medmitra_cases.version import __version__
 
@@ -53,7 +54,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no ✓ shows a ?
 
 
-for _command in (init_db, load_sample, check):
+for _command in (init_db, load_sample, check, harness):
     main.add_command(_command)
 
 _listen = click.option("--listen", metavar="HOST:PORT", help="Listen here instead of at MEDMITRA_LISTEN.")

@@ -30,9 +30,11 @@ UNPRIVILEGED_USER = "nobody"
 # Unicode that compares and folds the same on every machine, whatever locales are installed.
 _LOCALE = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 
+_FORGETFUL = tuple(f"--{name}=off" for name in ("fsync", "synchronous_commit", "full_page_writes"))
+
 
 @contextmanager
-def embedded_postgres(folder: Path) -> Iterator[str]:
+def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
     """Run a Postgres server for as long as the block lasts.
 
     It listens only on a Unix socket in a private folder, and trusts whoever gets in there. Meanwhile the
@@ -42,6 +44,7 @@ def embedded_postgres(folder: Path) -> Iterator[str]:
     Args:
         folder: Where the database lives; made if missing. A later run finds the same data there, at the same
             address. For root, the folders above it must let other users through.
+        durable: Whether it outlives a failure of the machine; without, it writes less.
 
     Yields:
         The connection string of the superuser ``postgres``.
@@ -62,7 +65,10 @@ def embedded_postgres(folder: Path) -> Iterator[str]:
             _make_cluster(account, programs, data)
         sockets = _private_folder(account, folder / "socket")
         log = folder / "postgres.log"
-        command = (programs / "postgres", "-D", data, "-k", sockets, "-p", "5432", "-c", "listen_addresses=")
+        command: tuple[str | Path, ...] = (
+            *(programs / "postgres", "-D", data, "-k", sockets, "-p", "5432", "-c", "listen_addresses="),
+            *(() if durable else _FORGETFUL),
+        )
         with running(command, log, account, shut_down) as process:
             _wait_until_up(process, data, log)
             dsn: str = make_dsn(host=str(sockets), port=5432, user="postgres", dbname="postgres")

@@ -3,7 +3,6 @@
 import logging
 import sys
 import threading
-import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -28,6 +27,7 @@ class LineHandler(logging.Handler):
         """Begin with nothing to write."""
         super().__init__()
         self._lines: SimpleQueue[str | threading.Event] = SimpleQueue()
+        self._hurry = threading.Event()
         self._writer: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -53,12 +53,14 @@ class LineHandler(logging.Handler):
         if self._writer is not None:
             written = threading.Event()
             self._lines.put(written)
+            self._hurry.set()
             written.wait(FLUSH_SECONDS)
 
     def _write(self) -> None:
         while True:
             taken = [self._lines.get()]
-            time.sleep(GATHER_SECONDS)
+            self._hurry.wait(GATHER_SECONDS)
+            self._hurry.clear()
             with suppress(Empty):
                 while True:
                     taken.append(self._lines.get_nowait())

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -35,14 +34,6 @@ def as_root() -> None:
     """Skip the test for anybody else."""
     if os.geteuid() != 0:
         pytest.skip("only root can do this")
-
-
-@contextmanager
-def open_folder() -> Iterator[Path]:
-    """A folder that other users get into."""
-    with tempfile.TemporaryDirectory(prefix="medmitra-deploy-") as path:
-        Path(path).chmod(0o755)
-        yield Path(path)
 
 
 def call(*command: str | Path, status: int = 0) -> str:

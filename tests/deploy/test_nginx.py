@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.parts import adapted, call, get, open_folder
+from medmitra_cases.testing.postgres import open_folder
+from tests.deploy.parts import adapted, call, get
 from tests.factories import DOCTOR, CasesDatabase, case, in_json
 from tests.processes import COMMAND, PATIENCE_SECONDS, Running, running_on, wait_until
 from tests.programs import accepts, background, free_port, tool

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from medmitra_cases.testing.postgres import open_folder
 from tests.deploy.images import files_of
-from tests.deploy.parts import DEPLOY, UnixConnection, call, child_of, get, open_folder
+from tests.deploy.parts import DEPLOY, UnixConnection, call, child_of, get
 from tests.factories import CasesDatabase, case, in_json
 from tests.key_server import KeyServer
 from tests.processes import wait_until

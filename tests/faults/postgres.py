@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn
 
 from medmitra_cases.embedded import embedded_postgres
+from medmitra_cases.testing.postgres import open_folder
 from tests.factories import DOCTOR, LAYOUTS, CasesDatabase, execute
 from tests.processes import PATIENCE_SECONDS, wait_until
 from tests.programs import NOBODY
@@ -134,14 +134,6 @@ def _send(number: int, pids: list[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):  # it has ended meanwhile
             os.kill(pid, number)
-
-
-@contextmanager
-def open_folder() -> Iterator[Path]:
-    """A folder that other users get into."""
-    with tempfile.TemporaryDirectory(prefix="medmitra-faults-") as path:
-        Path(path).chmod(0o755)
-        yield Path(path)
 
 
 @contextmanager

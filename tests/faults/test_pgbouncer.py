@@ -11,9 +11,9 @@ import pytest
 from flask.testing import FlaskClient
 from psycopg2.extensions import make_dsn
 
+from medmitra_cases.testing.postgres import open_folder
 from tests.factories import DOCTOR, CasesDatabase, execute
 from tests.faults.pgbouncer import pgbouncer
-from tests.faults.postgres import open_folder
 from tests.faults.service import serving
 from tests.test_contract import *  # noqa: F403
 from tests.test_contract import test_times_are_utc_whatever_the_sessions_zone

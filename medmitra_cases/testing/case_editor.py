@@ -1,0 +1,130 @@
+"""Puts cases into a database as a test wants them."""
+
+import itertools
+from typing import Any
+
+import psycopg2
+from marshmallow import RAISE, ValidationError
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+
+from medmitra_cases.errors import MedmitraCasesError
+from medmitra_cases.query_fields import uuid
+from medmitra_cases.schemas import CaseSchema, describe_invalid
+
+
+class _CaseToStore(CaseSchema):
+    """A case as it is to be, of which some keys may be left out."""
+
+    class Meta:
+        """Options read by marshmallow."""
+
+        unknown = RAISE
+
+    error_messages = {"unknown": "is not a key of a case"}  # noqa: RUF012, as marshmallow has it
+    case_id = uuid(required=True)
+    user_id = uuid(required=True)
+
+
+_CASE = _CaseToStore()
+_COLUMNS = sql.SQL(", ").join(map(sql.Identifier, _CASE.fields))
+
+
+class CaseRefused(MedmitraCasesError):
+    """A case cannot be as it is wanted. The message says why, in one line."""
+
+
+class CaseEditor:
+    """Inserts, changes and deletes cases in ``medmitra.cases``."""
+
+    def __init__(self, owner: Connection) -> None:
+        """Keep the connection.
+
+        Args:
+            owner: An autocommit connection that may write the table.
+        """
+        self._owner = owner
+        self._serial = itertools.count(1)
+
+    def add_case(self, **values: Any) -> dict[str, Any]:
+        """Insert a case.
+
+        Args:
+            **values: Its keys, ``user_id`` among them. Where they are missing, name, age and gender are made
+                up, and the rest is left to the table's defaults.
+
+        Returns:
+            The case as the service answers with it.
+
+        Raises:
+            CaseRefused: A value is missing, unknown or wrong.
+        """
+        made_up = {
+            "patient_name": f"Patient {next(self._serial)}",
+            "patient_age": 40,
+            "patient_gender": "female",
+        }
+        wanted = _load({**made_up, **values}, "user_id")
+        return self._one(
+            sql.SQL("INSERT INTO medmitra.cases ({}) VALUES ({}) RETURNING {}").format(
+                sql.SQL(", ").join(map(sql.Identifier, wanted)),
+                sql.SQL(", ").join(map(sql.Placeholder, wanted)),
+                _COLUMNS,
+            ),
+            wanted,
+        )
+
+    def update_case(self, **values: Any) -> dict[str, Any]:
+        """Change a case.
+
+        Args:
+            **values: Its ``case_id``, and what is to change.
+
+        Returns:
+            The case as the service now answers with it.
+
+        Raises:
+            CaseRefused: There is no such case, or a value is unknown or wrong.
+        """
+        wanted = _load(values, "case_id")
+        changes = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in wanted]
+        return self._one(
+            sql.SQL("UPDATE medmitra.cases SET {} WHERE case_id = %(case_id)s RETURNING {}").format(
+                sql.SQL(", ").join(changes), _COLUMNS
+            ),
+            wanted,
+        )
+
+    def clear(self) -> None:
+        """Delete all cases.
+
+        Raises:
+            CaseRefused: Somebody holds the table.
+        """
+        self._execute("TRUNCATE medmitra.cases")
+
+    def _one(self, statement: sql.Composed, values: dict[str, Any]) -> dict[str, Any]:
+        rows = self._execute(statement, values)
+        if not rows:
+            raise CaseRefused("there is no such case")
+        case: dict[str, Any] = _CASE.dump(dict(zip(_CASE.fields, rows[0], strict=True)))
+        return case
+
+    def _execute(self, statement: sql.Composed | str, values: Any = None) -> list[tuple[Any, ...]]:
+        with self._owner.cursor() as cursor:
+            try:
+                cursor.execute(statement, values)
+                return cursor.fetchall() if cursor.description else []
+            except psycopg2.Error as error:
+                raise CaseRefused(f"the database says: {error.diag.message_primary or error}") from error
+            except ValueError as error:  # a text with the character U+0000, which Postgres has not
+                raise CaseRefused(str(error)) from error
+
+
+def _load(values: dict[str, Any], required: str) -> dict[str, Any]:
+    others = [name for name in _CASE.fields if name != required]
+    try:
+        wanted: dict[str, Any] = _CASE.load(values, partial=others)
+    except ValidationError as error:
+        raise CaseRefused(describe_invalid(error)) from None
+    return wanted

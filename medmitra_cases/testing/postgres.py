@@ -1,0 +1,102 @@
+"""A Postgres server for tests, and databases on it that come and go."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import make_dsn
+
+from medmitra_cases.database_commands import execute_file
+from medmitra_cases.embedded import embedded_postgres
+
+# The variable that names a server to use instead of an embedded one.
+TEST_DATABASE_URL = "MEDMITRA_TEST_DATABASE_URL"
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """Have a server that is ours to fill: the one that is named, or an embedded one that ends with the block.
+
+    Yields:
+        A superuser's connection string.
+
+    Raises:
+        EmbeddedPostgresError: None is named, and the embedded one does not start.
+    """
+    named = os.environ.get(TEST_DATABASE_URL)
+    if named:
+        yield named
+        return
+    with open_folder() as folder, embedded_postgres(folder, durable=False) as dsn:
+        yield dsn
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """Make a temporary folder for an embedded Postgres, which for root runs as a user who must get through.
+
+    Yields:
+        The folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="medmitra-") as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
+@contextmanager
+def new_database(server_dsn: str, *, options: str = "") -> Iterator[str]:
+    """Make a database for as long as the block lasts.
+
+    Args:
+        server_dsn: A connection string of a superuser, or of who may make databases.
+        options: What ``CREATE DATABASE`` is to be told, in SQL.
+
+    Yields:
+        The connection string of its owner. Its name begins with ``medmitra_test_`` and is no other's.
+
+    Raises:
+        psycopg2.Error: The server refused.
+    """
+    name = f"medmitra_test_{secrets.token_hex(4)}"
+    with closing(psycopg2.connect(server_dsn)) as server, server.cursor() as cursor:
+        server.autocommit = True
+        identifier = sql.Identifier(name)
+        cursor.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE template0 {}").format(identifier, sql.SQL(options))
+        )
+        try:
+            yield make_dsn(server_dsn, dbname=name)
+        finally:
+            cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+def make_roles(server_dsn: str, owner: Connection, owner_dsn: str) -> str:
+    """Run ``roles.sql``, and let the service's role log in where the database's owner does.
+
+    Args:
+        server_dsn: A superuser's connection string. The role is the whole server's: who names the same
+            database here takes turns.
+        owner: An autocommit connection to the database, which has ``medmitra.cases``.
+        owner_dsn: What that was made of.
+
+    Returns:
+        The connection string of the service. Where the owner has a password, the role now has the same.
+
+    Raises:
+        psycopg2.Error: The server refused.
+    """
+    password = owner.info.password
+    with closing(psycopg2.connect(server_dsn)) as server, server.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('medmitra roles.sql', 0))")
+        execute_file(owner, "roles")
+        if password:
+            cursor.execute("ALTER ROLE medmitra_cases PASSWORD %s", [password])
+        server.commit()
+    login = {"user": "medmitra_cases", **({"password": password} if password else {})}
+    return make_dsn(owner_dsn, **login)
