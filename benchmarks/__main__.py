@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import growth, memory, pages, refresh, safety, startup, throughput
+from benchmarks import growth, harness, memory, pages, refresh, safety, startup, throughput
 from benchmarks.database import Group, create_database, postgres, postgres_version
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.errors import BenchmarkError
@@ -69,6 +69,7 @@ def _run(report: Report, effort: Effort, owner_dsn: str) -> dict[int, dict[str, 
         lambda: growth.with_the_answer(report, effort, database_url),
         lambda: memory.large_answer(report, effort, database_url),
         lambda: startup.first_answer(report, effort, database_url),
+        lambda: harness.each_test(report, effort),
     ]
     for part in parts:
         try:
