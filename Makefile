@@ -11,7 +11,10 @@ debian = @missing=; for pair in $(1); do command -v $${pair%%:*} >/dev/null || m
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing; fi
 
-.PHONY: run test test-faults soak check-deploy fuzz lint wheel lock bench clean
+.PHONY: help run test test-faults soak check-deploy fuzz lint wheel lock bench clean
+
+help: ## this list
+	@sed -En 's/^([a-z-]+):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: $(VENV)/demo.installed ## the service on a Postgres of its own, with the published example
 	$(BIN)/medmitra-cases demo
