@@ -1,0 +1,73 @@
+"""What the documents say of this tree is so: modules, dependencies, targets, paths, and where links lead."""
+
+import re
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+from tests.test_architecture import LAYERS
+
+ROOT = Path(__file__).parent.parent
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
+TARGETS = set(re.findall(r"^([a-z-]+):.* ## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+
+
+def section(text: str, title: str) -> str:
+    """What is under a heading of the second level."""
+    _, heading, rest = text.partition(f"\n## {title}\n")
+    assert heading
+    return rest.partition("\n## ")[0]
+
+
+def test_the_architecture_names_every_module_once() -> None:
+    named = re.findall(r"`(\w+)\.py`", section(ARCHITECTURE, "Where what is"))
+    assert sorted(named) == sorted(set().union(*LAYERS))
+
+
+def test_the_picture_names_modules_that_there_are() -> None:
+    picture = section(ARCHITECTURE, "A request's way").split("```")[1]
+    last_lines = re.findall(r'<br/>([a-z_, ]+)"\]', picture)
+    named = {name for line in last_lines for name in line.split(", ")}
+    assert "dao" in named
+    assert named <= set().union(*LAYERS)
+
+
+def test_the_architecture_says_what_each_dependency_is_for() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    wanted = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    packages = set(re.findall(r"^([\w-]+)", "\n".join(wanted), re.MULTILINE)) - {"medmitra-cases"}
+    rows = re.findall(r"^\| (`.+?`) \| .+ \|$", section(ARCHITECTURE, "Dependencies"), re.MULTILINE)
+    named = [name for row in rows for name in row.replace("`", "").split(", ")]
+    assert sorted(named) == sorted(packages)
+
+
+@each_document
+def test_every_make_target_that_is_named_exists(document: Path) -> None:
+    assert set(re.findall(r"(?:^|`)make\s([a-z-]+)", document.read_text(), re.MULTILINE)) <= TARGETS
+
+
+@each_document
+def test_every_path_that_is_named_exists(document: Path) -> None:
+    folders = r"medmitra_cases|sql|tests|deploy|docs|benchmarks|requirements|\.ci"
+    for path in re.findall(rf"`((?:{folders})/[\w./@*-]*)`", document.read_text()):
+        assert list(ROOT.glob(path.rstrip("/"))), path
+
+
+@each_document
+def test_every_link_within_the_tree_leads_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", document.read_text()):
+        path, _, heading = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), link
+        assert not heading or heading in _anchors(target.read_text()), link
+
+
+def _anchors(text: str) -> set[str]:
+    """The names that GitHub gives the headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
