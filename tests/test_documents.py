@@ -10,6 +10,7 @@ from tests.test_architecture import LAYERS
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):.* ## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
 
@@ -44,6 +45,16 @@ def test_the_architecture_says_what_each_dependency_is_for() -> None:
     rows = re.findall(r"^\| (`.+?`) \| .+ \|$", section(ARCHITECTURE, "Dependencies"), re.MULTILINE)
     named = [name for row in rows for name in row.replace("`", "").split(", ")]
     assert sorted(named) == sorted(packages)
+
+
+def test_contributing_names_every_make_target() -> None:
+    rows = re.findall(r"^\| `make ([a-z-]+)` \|", CONTRIBUTING, re.MULTILINE)
+    assert sorted(rows) == sorted(TARGETS)
+
+
+def test_the_docstring_that_contributing_shows_is_one_of_ours() -> None:
+    shown = CONTRIBUTING.split("```python\n")[1].split("```")[0]
+    assert shown in (ROOT / "medmitra_cases/descriptors.py").read_text()
 
 
 @each_document
