@@ -14,6 +14,7 @@ PYTHON_PACKAGES = (
     "waitress",
     "psycopg2-binary",
     "marshmallow",
+    "msgspec",
     "fastapi",
     "uvicorn",
     "asyncpg",

@@ -21,12 +21,9 @@ def most_connections(threads: int) -> int:
         How many client connections there may be.
     """
     others = RESERVED + 2 * threads
+    wanted = MOST_CONNECTIONS + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < MOST_CONNECTIONS + others:
-        soft = (
-            MOST_CONNECTIONS + others
-            if hard == resource.RLIM_INFINITY
-            else min(MOST_CONNECTIONS + others, hard)
-        )
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return max(min(MOST_CONNECTIONS, soft - others), 1)

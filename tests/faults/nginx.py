@@ -1,4 +1,4 @@
-"""nginx with what the README's site is about."""
+"""nginx in front of the service, with what of ``deploy/nginx.conf`` has to do with faults."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
