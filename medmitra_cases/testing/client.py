@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from medmitra_cases.testing.postgres import TEST_DATABASE_URL
+# Names a server to use instead of an embedded one.
+TEST_DATABASE_URL = "MEDMITRA_TEST_DATABASE_URL"
 
 # How long it may take to end once its stdin is closed: its requests, then its Postgres.
 END_SECONDS = 20

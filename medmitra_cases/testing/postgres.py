@@ -14,9 +14,7 @@ from psycopg2.extensions import make_dsn
 
 from medmitra_cases.database_commands import execute_file
 from medmitra_cases.embedded import embedded_postgres
-
-# The variable that names a server to use instead of an embedded one.
-TEST_DATABASE_URL = "MEDMITRA_TEST_DATABASE_URL"
+from medmitra_cases.testing.client import TEST_DATABASE_URL
 
 
 @contextmanager
