@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -158,6 +158,11 @@ def running(*command: str | Path, **variables: str) -> Iterator[Running]:
     """Run a server command; stdout and stderr are one. Ended at the latest with the block."""
     with _running(command, variables) as server:
         yield server
+
+
+def serve(database_url: str, **variables: str) -> AbstractContextManager[Running]:
+    """Run the service on that database, on a free port."""
+    return running(COMMAND, "serve", "--listen", "127.0.0.1:0", DATABASE_URL=database_url, **variables)
 
 
 @contextmanager

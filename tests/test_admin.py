@@ -17,7 +17,7 @@ from medmitra_cases import __version__
 from medmitra_cases.errors import DatabaseUnavailable
 from medmitra_cases.readiness import Readiness
 from tests.factories import DOCTOR, CasesDatabase, case, execute
-from tests.processes import COMMAND, PATIENCE_SECONDS, Running, frozen, run, running, wait_until
+from tests.processes import PATIENCE_SECONDS, Running, frozen, run, serve, wait_until
 
 # The table's layout has no say in any of this.
 pytestmark = [
@@ -27,10 +27,8 @@ pytestmark = [
 
 URL = "/cases/all_cases"
 ASKED = f"{URL}?user_id={DOCTOR}"
-SERVE = (COMMAND, "serve", "--listen", "127.0.0.1:0")
 ADMIN = {"MEDMITRA_ADMIN_LISTEN": "127.0.0.1:0"}
 THREADS = 2
-NO_DATABASE = {"DATABASE_URL": "host=127.0.0.1 port=1", "MEDMITRA_DATABASE_WAIT_SECONDS": "60"}
 SESSIONS = "FROM pg_stat_activity WHERE application_name = 'new' AND datname = current_database()"
 IN_FLIGHT = "medmitra_http_requests_in_flight"
 RETRIES = "medmitra_database_retries_total"
@@ -50,9 +48,7 @@ def not_ready(detail: str) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def server(layout_database: CasesDatabase) -> Iterator[Running]:
     """The service with two threads."""
-    with running(
-        *SERVE, DATABASE_URL=layout_database.service_dsn, MEDMITRA_THREADS=str(THREADS), **ADMIN
-    ) as server:
+    with serve(layout_database.service_dsn, MEDMITRA_THREADS=str(THREADS), **ADMIN) as server:
         yield server
 
 
@@ -60,7 +56,7 @@ def server(layout_database: CasesDatabase) -> Iterator[Running]:
 def new_server(database: CasesDatabase) -> Iterator[Running]:
     """One that has not done anything yet, and that the database can tell from the other."""
     url = make_dsn(database.service_dsn, application_name="new")
-    with running(*SERVE, DATABASE_URL=url, MEDMITRA_THREADS=str(THREADS), **ADMIN) as server:
+    with serve(url, MEDMITRA_THREADS=str(THREADS), **ADMIN) as server:
         yield server
 
 
@@ -84,7 +80,7 @@ def listeners(server: Running) -> int:
 
 @pytest.mark.parametrize(("listen", "count"), [("off", 1), ("127.0.0.1:0", 2)])
 def test_it_can_be_off(listen: str, count: int) -> None:
-    with running(*SERVE, DATABASE_URL="host=127.0.0.1", MEDMITRA_ADMIN_LISTEN=listen) as server:
+    with serve("host=127.0.0.1", MEDMITRA_ADMIN_LISTEN=listen) as server:
         assert listeners(server) == count
         assert server.get("/livez")[0].status == 404
         assert server.end() == 0
@@ -94,7 +90,9 @@ def test_it_can_be_off(listen: str, count: int) -> None:
 def test_an_address_in_use_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        ended = run("serve", *SERVE[2:], DATABASE_URL="host=127.0.0.1", MEDMITRA_ADMIN_LISTEN=listen)
+        ended = run(
+            "serve", "--listen", "127.0.0.1:0", DATABASE_URL="host=127.0.0.1", MEDMITRA_ADMIN_LISTEN=listen
+        )
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"Error: cannot listen on {listen}: Address already in use (")
     assert "MEDMITRA_ADMIN_LISTEN" in ended.stderr
@@ -157,7 +155,8 @@ def test_alive_while_every_thread_waits_for_the_database(server: Running, databa
 
 
 def test_alive_but_not_ready_without_a_database() -> None:
-    with running(*SERVE, **NO_DATABASE, **ADMIN) as server:
+    wait = {"MEDMITRA_DATABASE_WAIT_SECONDS": "60"}
+    with serve("host=127.0.0.1 port=1", **wait, **ADMIN) as server:
         assert server.ask_admin("/livez") == ALIVE
         for _ in range(3):
             assert server.ask_admin("/readyz") == not_ready("database unavailable")
@@ -168,7 +167,7 @@ def test_alive_but_not_ready_without_a_database() -> None:
 
 
 def test_not_ready_without_the_table(empty_database: str) -> None:
-    with running(*SERVE, DATABASE_URL=empty_database, **ADMIN) as server:
+    with serve(empty_database, **ADMIN) as server:
         assert server.ask_admin("/readyz") == not_ready("unexpected database error")
         assert server.ask_admin("/livez") == ALIVE
 
@@ -176,10 +175,10 @@ def test_not_ready_without_the_table(empty_database: str) -> None:
 def test_not_ready_without_a_right_that_requests_need(database: CasesDatabase) -> None:
     execute(database.owner, "REVOKE SELECT (xmin) ON medmitra.cases FROM medmitra_cases")
     try:
-        with running(*SERVE, DATABASE_URL=database.service_dsn, **ADMIN) as server:
+        with serve(database.service_dsn, **ADMIN) as server:
             assert server.ask_admin("/readyz") == not_ready("unexpected database error")
         body = {"MEDMITRA_ETAG_SOURCE": "body"}
-        with running(*SERVE, DATABASE_URL=database.service_dsn, **ADMIN, **body) as server:
+        with serve(database.service_dsn, **ADMIN, **body) as server:
             assert server.ask_admin("/readyz") == READY
     finally:
         execute(database.owner, "GRANT SELECT (xmin) ON medmitra.cases TO medmitra_cases")

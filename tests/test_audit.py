@@ -20,7 +20,7 @@ from medmitra_cases.dao import fetch_cases
 from medmitra_cases.settings import Settings
 from medmitra_cases.tokens import mint_token
 from tests.factories import DOCTOR, CasesDatabase, case, execute, settings
-from tests.processes import COMMAND, PATIENCE_SECONDS, Running, running
+from tests.processes import PATIENCE_SECONDS, Running, serve
 
 # The table's layout has no say in any of this.
 pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
@@ -39,9 +39,8 @@ PATIENT = {"patient_name": "Zebediah Quux", "patient_age": 1_234_567_890, "case_
 @pytest.fixture(scope="module")
 def server(layout_database: CasesDatabase) -> Iterator[Running]:
     """A service that needs tokens; a query that hangs is cancelled soon."""
-    with running(
-        *(COMMAND, "serve", "--listen", "127.0.0.1:0"),
-        DATABASE_URL=make_dsn(layout_database.service_dsn, options="-c statement_timeout=200"),
+    with serve(
+        make_dsn(layout_database.service_dsn, options="-c statement_timeout=200"),
         MEDMITRA_JWT_SECRET=SECRET,
     ) as server:
         yield server
@@ -231,7 +230,7 @@ def test_the_client_is_the_one_that_the_proxy_names(
 def test_nobody_else_names_the_client(database: CasesDatabase) -> None:
     # 127.0.0.2 is this machine, too, but not the proxy.
     with (
-        running(*(COMMAND, "serve", "--listen", "127.0.0.1:0"), DATABASE_URL=database.service_dsn) as server,
+        serve(database.service_dsn) as server,
         closing(
             http.client.HTTPConnection(
                 server.host, server.port, PATIENCE_SECONDS, source_address=("127.0.0.2", 0)
@@ -251,9 +250,8 @@ def test_the_whole_log_of_a_run_holds_nothing_of_a_patient(
     database: CasesDatabase, token: dict[str, str]
 ) -> None:
     database.add(case(**PATIENT))
-    with running(
-        *(COMMAND, "serve", "--listen", "127.0.0.1:0"),
-        DATABASE_URL=make_dsn(database.service_dsn, options="-c statement_timeout=200"),
+    with serve(
+        make_dsn(database.service_dsn, options="-c statement_timeout=200"),
         MEDMITRA_JWT_SECRET=SECRET,
     ) as server:
         assert ask(server, "run-1", **token) == 200

@@ -11,7 +11,7 @@ from medmitra_cases.app import DATABASE
 from medmitra_cases.tokens import mint_token
 from tests import factories
 from tests.factories import DOCTOR, CasesDatabase, case
-from tests.processes import COMMAND, Running, running
+from tests.processes import Running, serve
 
 URL = "/cases/all_cases"
 ASKED = f"{URL}?user_id={DOCTOR}"
@@ -203,9 +203,8 @@ def test_every_answer_names_its_request(client: FlaskClient) -> None:
 
 @pytest.fixture(scope="module")
 def server(layout_database: CasesDatabase) -> Iterator[Running]:
-    with running(
-        *(COMMAND, "serve", "--listen", "127.0.0.1:0"),
-        DATABASE_URL=layout_database.service_dsn,
+    with serve(
+        layout_database.service_dsn,
         MEDMITRA_CORS_ORIGINS=ORIGINS[0],
     ) as server:
         yield server

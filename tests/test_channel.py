@@ -13,7 +13,7 @@ from typing import BinaryIO
 import pytest
 
 from tests.factories import DOCTOR, CasesDatabase, case, execute
-from tests.processes import COMMAND, PATIENCE_SECONDS, Running, running, wait_until
+from tests.processes import PATIENCE_SECONDS, Running, serve, wait_until
 
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
 REQUEST = f"GET {ASKED} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
@@ -23,13 +23,7 @@ SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname =
 @pytest.fixture(scope="module")
 def server(layout_database: CasesDatabase) -> Iterator[Running]:
     """The service with two threads, so that few clients already wait for one."""
-    with running(
-        COMMAND,
-        "serve",
-        DATABASE_URL=layout_database.service_dsn,
-        MEDMITRA_LISTEN="127.0.0.1:0",
-        MEDMITRA_THREADS="2",
-    ) as server:
+    with serve(layout_database.service_dsn, MEDMITRA_THREADS="2") as server:
         yield server
 
 
@@ -157,9 +151,8 @@ def test_clients_that_never_pause_do_not_keep_others_waiting(server: Running) ->
 
 def test_a_request_that_comes_slowly_has_its_full_time() -> None:
     # The wait for the database counts from when the request had arrived, not from when it began to.
-    settings = {"DATABASE_URL": "host=127.0.0.1 port=1", "MEDMITRA_DATABASE_WAIT_SECONDS": "0.4"}
-    serve = (COMMAND, "serve", "--listen", "127.0.0.1:0")
-    with running(*serve, **settings) as server, connected(server) as slow:
+    wait = {"MEDMITRA_DATABASE_WAIT_SECONDS": "0.4"}
+    with serve("host=127.0.0.1 port=1", **wait) as server, connected(server) as slow:
         slow.sendall(REQUEST[:30])
         begun = time.monotonic()
         wait_until(lambda: time.monotonic() - begun > 0.5)
@@ -232,9 +225,8 @@ class TestLongLists:
 
     def test_a_reader_who_takes_nothing_is_given_up(self, database: CasesDatabase) -> None:
         settings = {"MEDMITRA_THREADS": "1", "MEDMITRA_KEEPALIVE_SECONDS": "1"}
-        serve = (COMMAND, "serve", "--listen", "127.0.0.1:0")
         with (
-            running(*serve, DATABASE_URL=database.service_dsn, **settings) as server,
+            serve(database.service_dsn, **settings) as server,
             connected(server) as stalled,
         ):
             stalled.sendall(REQUEST)
@@ -283,8 +275,7 @@ class TestLongLists:
     def test_it_costs_little_memory_even_for_a_reader_who_stalls(self, database: CasesDatabase) -> None:
         database.add_many([DOCTOR], 60_000)
         stalled = f"SELECT 1 {SESSIONS} AND state = 'idle in transaction' AND now() - state_change > '0.2s'"
-        serve = (COMMAND, "serve", "--listen", "127.0.0.1:0")
-        with running(*serve, DATABASE_URL=database.service_dsn) as server:
+        with serve(database.service_dsn) as server:
             for _ in range(20):
                 server.get(ASKED.replace(DOCTOR, DOCTOR[:-1] + "7"))
             idle = memory_kb(server, "VmRSS")

@@ -30,7 +30,7 @@ from medmitra_cases.app import DATABASE
 from medmitra_cases.connection import _Cursor
 from medmitra_cases.embedded import embedded_postgres
 from tests.factories import DOCTOR, KEYS, LAYOUTS, CasesDatabase, case, execute, settings
-from tests.processes import COMMAND, Running, frozen, running, wait_until
+from tests.processes import Running, frozen, serve, wait_until
 
 URL = "/cases/all_cases?user_id="
 ASKED = URL + DOCTOR
@@ -778,9 +778,8 @@ class TestWithoutXmin:
 
 @pytest.fixture(scope="module")
 def server(layout_database: CasesDatabase) -> Iterator[Running]:
-    with running(
-        *(COMMAND, "serve", "--listen", "127.0.0.1:0"),
-        DATABASE_URL=layout_database.service_dsn,
+    with serve(
+        layout_database.service_dsn,
         MEDMITRA_ADMIN_LISTEN="127.0.0.1:0",
     ) as server:
         yield server

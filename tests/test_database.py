@@ -27,7 +27,7 @@ from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.errors import DatabaseUnavailable, QueryTimedOut
 from tests import factories
 from tests.factories import DOCTOR, CasesDatabase, case, execute
-from tests.processes import COMMAND, frozen, running, wait_until
+from tests.processes import frozen, serve, wait_until
 from tests.proxy import Proxy
 
 T = TypeVar("T")
@@ -374,9 +374,8 @@ def test_who_waits_for_a_thread_waits_for_the_database_meanwhile(state: str) -> 
     wait_seconds = 1.0
     with (
         socket.create_server(("127.0.0.1", 0)) as mute,
-        running(
-            *(COMMAND, "serve", "--listen", "127.0.0.1:0"),
-            DATABASE_URL=f"host=127.0.0.1 port={1 if state == 'down' else mute.getsockname()[1]}",
+        serve(
+            f"host=127.0.0.1 port={1 if state == 'down' else mute.getsockname()[1]}",
             MEDMITRA_DATABASE_WAIT_SECONDS=str(wait_seconds),
             MEDMITRA_THREADS="2",
         ) as server,
@@ -413,9 +412,8 @@ assert child == 0 or os.waitpid(child, 0)[1] == 0
 
 
 def test_the_end_of_the_process_is_the_end_of_its_connections(database: CasesDatabase) -> None:
-    serve = (COMMAND, "serve", "--listen", "127.0.0.1:0")
     admin = {"MEDMITRA_ADMIN_LISTEN": "127.0.0.1:0"}
-    with running(*serve, DATABASE_URL=database.service_dsn, **admin) as server:
+    with serve(database.service_dsn, **admin) as server:
         assert server.ask_admin("/readyz")[0] == 200
         assert server.get(ASKED)[0].status == 200
         assert sessions(database) == 2

@@ -15,12 +15,11 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from tests.factories import DOCTOR, CasesDatabase, case, execute
-from tests.processes import COMMAND, PATIENCE_SECONDS, Running, running, running_on, wait_until
+from tests.processes import COMMAND, PATIENCE_SECONDS, Running, running_on, serve, wait_until
 
 # The table's layout has no say in any of this.
 pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
 
-SERVE = (COMMAND, "serve", "--listen", "127.0.0.1:0")
 ADMIN = {"MEDMITRA_ADMIN_LISTEN": "127.0.0.1:0"}
 URL = "/cases/all_cases"
 ASKED = f"{URL}?user_id={DOCTOR}"
@@ -36,7 +35,7 @@ BAD_REQUESTS = f'medmitra_http_request_seconds_count{{route="{URL}",status="400"
 @pytest.fixture
 def server(database: CasesDatabase) -> Iterator[Running]:
     """The service with two threads, and with patience for a query that takes long."""
-    with running(*SERVE, DATABASE_URL=patient(database), MEDMITRA_THREADS="2", **ADMIN) as server:
+    with serve(patient(database), MEDMITRA_THREADS="2", **ADMIN) as server:
         yield server
 
 
@@ -148,7 +147,7 @@ def audited(server: Running, request_id: str) -> tuple[str, int]:
 def test_a_long_list_that_takes_too_long_is_broken_off(database: CasesDatabase) -> None:
     database.add_many([DOCTOR], 40_000)
     with (
-        running(*SERVE, DATABASE_URL=database.service_dsn, MEDMITRA_DRAIN_SECONDS="0.2") as server,
+        serve(database.service_dsn, MEDMITRA_DRAIN_SECONDS="0.2") as server,
         closing(ask_slowly(server)) as slow,
     ):
         assert server.end() == 1

@@ -18,7 +18,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from tests.factories import DOCTOR, CasesDatabase, case, in_json
-from tests.processes import COMMAND, Running, running
+from tests.processes import Running, serve
 
 T = TypeVar("T")
 
@@ -281,9 +281,8 @@ def server(layout_database: CasesDatabase) -> Iterator[Running]:
     layout_database.add_decoys()
     for cases in CASES.values():
         layout_database.add(*cases)
-    with running(
-        *(COMMAND, "serve", "--listen", "127.0.0.1:0"),
-        DATABASE_URL=layout_database.service_dsn,
+    with serve(
+        layout_database.service_dsn,
         MEDMITRA_JWT_SECRET=SECRET,
         MEDMITRA_CORS_ORIGINS=ORIGIN,
     ) as server:

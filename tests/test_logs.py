@@ -16,7 +16,7 @@ from medmitra_cases import request_id
 from medmitra_cases.line_handler import LineHandler
 from medmitra_cases.logs import JsonFormatter, TextFormatter
 from tests.factories import DOCTOR, CasesDatabase, case, execute
-from tests.processes import COMMAND, PATIENCE_SECONDS, Running, run, running, wait_until
+from tests.processes import PATIENCE_SECONDS, Running, run, running, serve, wait_until
 
 # The table's layout has no say in any of this.
 pytestmark = [
@@ -259,9 +259,8 @@ def test_the_queue_is_not_news(server: Running, database: CasesDatabase) -> None
 
 @pytest.mark.parametrize("log_format", FORMATS)
 def test_a_database_that_is_gone_is_one_line_for_each_request(log_format: str) -> None:
-    with running(
-        *(COMMAND, *SERVE),
-        DATABASE_URL="postgresql://reader:hunter2@127.0.0.1:1/clinic",
+    with serve(
+        "postgresql://reader:hunter2@127.0.0.1:1/clinic",
         MEDMITRA_DATABASE_WAIT_SECONDS="0",
         MEDMITRA_LOG_FORMAT=log_format,
     ) as server:

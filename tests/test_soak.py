@@ -16,7 +16,7 @@ from psycopg2.extensions import make_dsn
 from medmitra_cases.embedded import embedded_postgres
 from tests.factories import DOCTOR, LAYOUTS, CasesDatabase, execute
 from tests.load import load
-from tests.processes import COMMAND, Running, running, wait_until
+from tests.processes import Running, serve, wait_until
 
 pytestmark = pytest.mark.soak
 
@@ -166,8 +166,7 @@ def test_soak(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     database = CasesDatabase(LAYOUTS["own_table"], postgres.owner, postgres.dsn, url)
     database.add_many([DOCTOR], 50)
     database.add_many([MANY_CASES], 5_000)
-    serve = (COMMAND, "serve", "--listen", "127.0.0.1:0")
-    with running(*serve, DATABASE_URL=url, MEDMITRA_ADMIN_LISTEN="127.0.0.1:0") as server:
+    with serve(url, MEDMITRA_ADMIN_LISTEN="127.0.0.1:0") as server:
         traffic(server, postgres, WARM_UP_SECONDS)
         before = held(server)
         answered = traffic(server, postgres, SECONDS - WARM_UP_SECONDS)

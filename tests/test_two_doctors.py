@@ -10,7 +10,7 @@ import pytest
 from medmitra_cases.settings import Settings
 from medmitra_cases.tokens import mint_token
 from tests.factories import CasesDatabase, case, execute, settings
-from tests.processes import COMMAND, Running, running
+from tests.processes import Running, serve
 
 URL = "/cases/all_cases"
 # Not the published one: an error names that as an example.
@@ -21,9 +21,8 @@ SECRET = "test-secret-of-thirty-two-bytes-or-more"
 
 @pytest.fixture(scope="module")
 def server(layout_database: CasesDatabase) -> Iterator[Running]:
-    with running(
-        *(COMMAND, "serve", "--listen", "127.0.0.1:0"),
-        DATABASE_URL=layout_database.service_dsn,
+    with serve(
+        layout_database.service_dsn,
         MEDMITRA_JWT_SECRET=SECRET,
     ) as server:
         yield server

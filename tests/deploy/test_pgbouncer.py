@@ -11,13 +11,12 @@ from psycopg2.extensions import make_dsn
 
 from tests.deploy.parts import pgbouncer
 from tests.factories import DOCTOR, CasesDatabase
-from tests.processes import COMMAND, Running, running
+from tests.processes import Running, serve
 
 pytestmark = pytest.mark.deploy
 
 OTHER = DOCTOR[:-1] + "7"
 THIRD = DOCTOR[:-1] + "9"
-SERVE = (COMMAND, "serve", "--listen", "127.0.0.1:0")
 POOL = "default_pool_size = 12"
 
 
@@ -37,7 +36,7 @@ def test_doctors_share_connections_and_get_their_own(
     clinic.add_many([DOCTOR, OTHER], 6_000)  # 3,000 each are a long list
     clinic.add_many([THIRD], 50)
     wanted = {DOCTOR: (3_000, {DOCTOR}), OTHER: (3_000, {OTHER}), THIRD: (50, {THIRD})}
-    with pgbouncer(folder, clinic, changes) as dsn, running(*SERVE, DATABASE_URL=dsn) as server:
+    with pgbouncer(folder, clinic, changes) as dsn, serve(dsn) as server:
         asked = list(wanted) * 20
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda doctor: owners(server, doctor), asked))
@@ -47,7 +46,7 @@ def test_doctors_share_connections_and_get_their_own(
 def test_who_waits_for_a_connection_in_vain_gets_a_500_soon(folder: Path, cases: CasesDatabase) -> None:
     with (
         pgbouncer(folder, cases, {POOL: "default_pool_size = 1"}) as dsn,
-        running(*SERVE, DATABASE_URL=dsn) as server,
+        serve(dsn) as server,
         psycopg2.connect(dsn) as hogging,
     ):
         hogging.cursor().execute("SELECT 1")  # its transaction keeps the connection

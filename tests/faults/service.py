@@ -11,9 +11,8 @@ from typing import NamedTuple
 from tests.factories import DOCTOR
 from tests.faults.postgres import CASES, Postgres
 from tests.load import Answer, Load, load
-from tests.processes import COMMAND, PATIENCE_SECONDS, Running, running, wait_until
+from tests.processes import PATIENCE_SECONDS, Running, serve, wait_until
 
-SERVE = (COMMAND, "serve", "--listen", "127.0.0.1:0")
 THREADS = 8
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
 
@@ -27,7 +26,7 @@ UNAVAILABLE, TIMED_OUT = "database unavailable", "query timed out"
 
 def serving(dsn: str, **variables: str) -> AbstractContextManager[Running]:
     """The service, on ports of its own."""
-    return running(*SERVE, DATABASE_URL=dsn, MEDMITRA_ADMIN_LISTEN="127.0.0.1:0", **variables)
+    return serve(dsn, MEDMITRA_ADMIN_LISTEN="127.0.0.1:0", **variables)
 
 
 def clients(port: int, count: int = 8) -> AbstractContextManager[Load]:
