@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
+TYPESCRIPT = tests/typescript/node_modules
 LOCK = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--custom-compile-command "make lock" setup.cfg
 
@@ -20,8 +21,8 @@ run: $(VENV)/demo.installed ## the service on a Postgres of its own, with the pu
 	$(BIN)/medmitra-cases demo
 
 # Two files at a time, each on a Postgres of its own; a server that is named has but one role medmitra_cases.
-test: $(VENV)/dev.installed ## the whole suite against a real Postgres, with branch coverage
-	$(call debian,chromium:chromium)
+test: $(VENV)/dev.installed $(TYPESCRIPT)/.package-lock.json ## the whole suite against a real Postgres, with branch coverage
+	$(call debian,chromium:chromium curl:curl)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(if $(MEDMITRA_TEST_DATABASE_URL),,-n 2 --dist loadfile)
 	$(BIN)/coverage combine --quiet
@@ -63,7 +64,7 @@ bench: ## the service beside its peers, into benchmarks/results.md; a quarter of
 
 clean: ## remove all that the above made
 	rm -rf .venv* build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache \
-		benchmarks/peers/fastify/node_modules
+		benchmarks/peers/fastify/node_modules $(TYPESCRIPT)
 
 # Nothing is installed whose hash is not known beforehand.
 $(VENV)/%.installed: requirements/%.txt setup.cfg pyproject.toml
@@ -72,3 +73,8 @@ $(VENV)/%.installed: requirements/%.txt setup.cfg pyproject.toml
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(PIP) check
 	touch $@
+
+# The compiler for what docs/clients.md has; where there is no npm, the tests that need it are skipped.
+$(TYPESCRIPT)/.package-lock.json: tests/typescript/package-lock.json
+	$(call debian,node:nodejs npm:npm)
+	if command -v npm >/dev/null; then npm ci --loglevel=error --prefix tests/typescript && touch $@; fi

@@ -161,3 +161,15 @@ class CasesDatabase:
         """The backends whose query waits for a lock."""
         waiting = "wait_event_type = 'Lock' AND datname = current_database()"
         return [pid for (pid,) in execute(self.owner, f"SELECT pid FROM pg_stat_activity WHERE {waiting}")]
+
+
+@contextmanager
+def without_table(owner_dsn: str) -> Iterator[None]:
+    """Let every query for cases fail until the block ends."""
+    with closing(psycopg2.connect(owner_dsn)) as owner:
+        owner.autocommit = True
+        execute(owner, "ALTER TABLE medmitra.cases RENAME TO hidden")
+        try:
+            yield
+        finally:
+            execute(owner, "ALTER TABLE medmitra.hidden RENAME TO cases")
