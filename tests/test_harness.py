@@ -1,6 +1,7 @@
 """The harness, used as other teams do: by pytest, by a script, by a program in any language."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import psycopg2
@@ -19,18 +21,9 @@ from medmitra_cases.testing import Harness, HarnessError, harness
 from tests.factories import DOCTOR, KEYS, execute
 from tests.processes import COMMAND, PATIENCE_SECONDS, environment, processes_below, wait_until
 
-SECRET = "made up for the tests, 32 bytes or more"
-
-DASHBOARD = f"""
-    import requests
-
-    DOCTOR = "{DOCTOR}"
-
-    def test_my_dashboard(medmitra):
-        medmitra.add_case(user_id=DOCTOR, patient_name="Ada", status="completed")
-        answer = requests.get(medmitra.url("/cases/all_cases", user_id=DOCTOR))
-        assert answer.json()["cases"][0]["patient_name"] == "Ada"
-"""
+# As the README has them.
+IN_YOUR_TESTS = (Path(__file__).parents[1] / "README.md").read_text().partition("## In your tests")[2]
+DASHBOARD, CONFTEST, *_ = re.findall(r"^```python\n(.+?)^```$", IN_YOUR_TESTS, re.MULTILINE | re.DOTALL)
 
 
 def cases_of(medmitra: Harness, user_id: str = DOCTOR, **headers: str) -> Any:
@@ -46,7 +39,7 @@ def pytest_run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a suite of another team's, on a server that they have; without one, on an embedded one."""
     for name, text in files.items():
-        (folder / f"{name}.py").write_text("\n".join(line[4:] for line in text.splitlines()))
+        (folder / f"{name}.py").write_text(dedent(text))
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", *arguments],
         cwd=folder,
@@ -65,9 +58,7 @@ class TestTheFixture:
         assert "1 passed" in ended.stdout
 
     def test_each_test_has_its_own_cases_on_each_worker(self, server_dsn: str, tmp_path: Path) -> None:
-        crowd = (
-            DASHBOARD
-            + """
+        crowd = DASHBOARD + dedent("""
     import pytest
 
     @pytest.mark.parametrize("count", range(8))
@@ -75,8 +66,7 @@ class TestTheFixture:
         assert requests.get(medmitra.url("/cases/all_cases", user_id=DOCTOR)).json() == {"cases": []}
         added = [medmitra.add_case(user_id=DOCTOR) for _ in range(count)]
         assert requests.get(medmitra.url("/cases/all_cases", user_id=DOCTOR)).json() == {"cases": added}
-"""
-        )
+""")
         ended = pytest_run(tmp_path, server_dsn, "-n2", test_dashboard=crowd)
         assert ended.returncode == 0, ended.stdout
         assert "9 passed" in ended.stdout
@@ -85,13 +75,7 @@ class TestTheFixture:
         ended = pytest_run(
             tmp_path,
             server_dsn,
-            conftest=f"""
-    import pytest
-
-    @pytest.fixture(scope="session")
-    def medmitra_settings():
-        return {{"MEDMITRA_JWT_SECRET": "{SECRET}"}}
-""",
+            conftest=CONFTEST,
             test_dashboard=f"""
     import requests
 

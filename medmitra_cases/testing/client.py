@@ -28,7 +28,7 @@ class Harness:
 
     Attributes:
         base_url: Where the service is, such as ``http://127.0.0.1:41234``.
-        database_url: libpq's address of the database, as its owner, for whatever the methods cannot do.
+        database_url: The database's address (a URI as libpq reads it), as its owner, for whatever else.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:

