@@ -20,6 +20,7 @@ from medmitra_cases.errors import MedmitraCasesError
 from medmitra_cases.sample import insert_published_cases
 from medmitra_cases.settings import Settings
 from medmitra_cases.signals import exit_on_signals
+from medmitra_cases.start_line import start_line
 from medmitra_cases.testing.command import harness
 from medmitra_cases.tokens import mint_token
 from medmitra_cases.version import __version__
@@ -65,7 +66,8 @@ _listen = click.option("--listen", metavar="HOST:PORT", help="Listen here instea
 def serve(listen: str | None) -> None:
     """Serve the cases in DATABASE_URL."""
     with exit_on_signals():
-        serving.serve(_settings(MEDMITRA_LISTEN=listen), _announce)
+        settings = _settings(MEDMITRA_LISTEN=listen)
+        serving.serve(settings, partial(_announce, settings))
 
 
 @main.command()
@@ -115,12 +117,12 @@ def _settings(**overrides: str | None) -> Settings:
     return Settings.from_environ({**os.environ, **chosen})
 
 
-def _announce(urls: Sequence[str]) -> None:
-    click.echo(f"Serving cases on {' and '.join(urls)}")
+def _announce(settings: Settings, urls: Sequence[str]) -> None:
+    click.echo(start_line(settings, urls))
 
 
 def _announce_demo(settings: Settings, urls: Sequence[str]) -> None:
-    _announce(urls)
+    _announce(settings, urls)
     token = ""
     if settings.jwt_secret is not None:
         token = mint_token(settings, PUBLISHED_USER_ID, minutes=DEFAULT_TOKEN_MINUTES)

@@ -30,7 +30,7 @@ LAYERS = (
     {"query_string", "schemas", "setting_fields", "signing_keys", "listening"},
     {"settings_schema", "queries", "child_process", "logs"},
     {"settings", "connection", "statements"},
-    {"tokens", "watch", "database_errors"},
+    {"tokens", "watch", "database_errors", "start_line"},
     {"database", "embedded", "sample", "catalogue", "audit", "response_headers", "cors"},
     {"dao"},
     {"case_batches", "entity_tags", "error_handlers", "links", "readiness", "plan"},
