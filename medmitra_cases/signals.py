@@ -24,17 +24,34 @@ def handle_signals(handle: Callable[[], None], *numbers: signal.Signals) -> None
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block like ``sys.exit()``, so that what it opened is closed."""
+    """Let SIGTERM, SIGHUP and SIGINT end the block like ``sys.exit()``, so that what it opened is closed."""
 
-    def leave() -> None:
+    def leave(_signal: int, _frame: FrameType | None) -> None:
         raise SystemExit(0)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    handle_signals(leave, *before)
-    ours = {number: signal.getsignal(number) for number in before}
+    with _handled(leave, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        yield
+
+
+@contextmanager
+def killed_by_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C kill the process: while libpq waits for a server, Python would not hear of it."""
+    with _handled(signal.SIG_DFL, signal.SIGINT):
+        yield
+
+
+@contextmanager
+def _handled(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers, *numbers: signal.Signals
+) -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    ours = {number: signal.getsignal(number) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number in numbers:
             if signal.getsignal(number) is ours[number]:  # else the block has seen to the end of the process
-                signal.signal(number, handler)
+                signal.signal(number, before[number])

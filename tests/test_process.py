@@ -323,6 +323,7 @@ def test_a_signal_while_the_demo_starts_leaves_nothing_running(folder: Path, num
             while not list(folder.glob(f"medmitra-cases/demo/{process_seen}*")):
                 assert demo.poll() is None
             demo.send_signal(number)
+        assert demo.returncode == 0
         assert not processes_below(folder)
 
 
@@ -340,7 +341,7 @@ def test_the_demo_asks_no_other_server(folder: Path) -> None:
 
 
 def test_the_demo_finds_mistakes_before_it_starts_anything(folder: Path) -> None:
-    ended = run("demo", "--listen", "8000", XDG_DATA_HOME=str(folder))
+    ended = run("demo", MEDMITRA_LISTEN="8000", XDG_DATA_HOME=str(folder))
     assert ended.returncode == 1
     assert ended.stderr.startswith("Error: MEDMITRA_LISTEN must be HOST:PORT")
     assert not list(folder.iterdir())

@@ -15,6 +15,7 @@ import msgspec
 import psycopg2
 
 from medmitra_cases import serving
+from medmitra_cases.command_help import Command
 from medmitra_cases.database_commands import execute_file
 from medmitra_cases.errors import MedmitraCasesError
 from medmitra_cases.settings import Settings
@@ -30,26 +31,37 @@ DEFAULTS = {
 }
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples="""
+    medmitra-cases harness
+    {"url":"http://127.0.0.1:41234","database_url":"..."}
+    {"add_case": {"user_id": "b8acad4b-4944-4d66-b405-de70886e7248"}}
+    {"result":{"case_id":"0ab51d7c-...","patient_name":"Ada", ...}}
+
+    {"update_case": {"case_id": "0ab51d7c-...", "status": "completed"}}
+    {"clear": {}}
+    {"token": {"user_id": "..."}}     # needs MEDMITRA_JWT_SECRET
+    {"flush_log": {}}                 # what it logged is on stderr then
+    """,
+    variables=[
+        (
+            "MEDMITRA_TEST_DATABASE_URL",
+            "The server to make a database on, as a superuser. Without, it is a Postgres of its own, which"
+            " takes the extra: pip install 'medmitra-cases[testing]'.",
+        ),
+        *((f"{name}  [default: {value}]", "As for serve.") for name, value in DEFAULTS.items()),
+        ("MEDMITRA_...", "All other settings of serve, but MEDMITRA_LISTEN."),
+    ],
+)
 @click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:0", help="Listen here, not on a free port.")
 def harness(listen: str) -> None:
-    """Serve for integration tests in any language, from an empty database.
+    """Serve tests in any language, from an empty database.
 
-    Prints one line of JSON once it answers, {"url": "http://127.0.0.1:41234", "database_url": "…"}, and ends
-    when its stdin closes. A line of JSON on stdin asks for something:
-
-    \b
-      {"add_case": {"user_id": "…", "patient_name": "Ada"}}
-      {"update_case": {"case_id": "…", "status": "completed"}}
-      {"clear": {}}
-      {"token": {"user_id": "…"}}        (needs MEDMITRA_JWT_SECRET)
-      {"flush_log": {}}                  (what it logged is on stderr then)
-
-    and is answered with a line, {"result": …} (the case, null, the token) or {"error": "…"}.
-
-    The database is in a Postgres of its own, which takes the extra (pip install 'medmitra-cases[testing]'),
-    or in the server that MEDMITRA_TEST_DATABASE_URL names, as a superuser. DATABASE_URL is not touched.
-    """  # noqa: D301, click's mark for what is not to be wrapped
+    Prints one line of JSON once it answers, and ends when its stdin closes. A line of JSON on stdin asks for
+    something, and is answered with a line: {"result": ...}, which is the case, null or the token, or
+    {"error": "..."}.
+    """
     environ = {**DEFAULTS, **{name: value for name, value in os.environ.items() if value}}
     environ["MEDMITRA_LISTEN"] = listen
     Settings.from_environ(
