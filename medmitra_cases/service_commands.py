@@ -83,10 +83,7 @@ def serve(listen: str | None) -> None:
     """,
     variables=[
         *describe_settings("MEDMITRA_LISTEN"),
-        (
-            "MEDMITRA_ADMIN_LISTEN  [default: off]",
-            "As for serve.",
-        ),
+        ("MEDMITRA_ADMIN_LISTEN  [default: off]", "As for serve."),
         (
             "XDG_DATA_HOME  [default: ~/.local/share, for root /var/lib]",
             "The database is below, in medmitra-cases/demo.",

@@ -45,9 +45,8 @@ def _database(url: str) -> str:
     ports = parts["port"].split(",")
     if len(ports) == 1:  # it holds for all of them
         ports *= len(hosts)
-    name = (
-        parts["dbname"] or parts["user"] or "the default database"
-    )  # by default it is called as the user is
+    # By default it is called as the user is.
+    name = parts["dbname"] or parts["user"] or "the default database"
     return f"{name} at {', '.join(map(_address, hosts, ports))}"
 
 

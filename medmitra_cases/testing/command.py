@@ -36,8 +36,8 @@ DEFAULTS = {
     examples="""
     medmitra-cases harness
     {"url":"http://127.0.0.1:41234","database_url":"..."}
-    {"add_case": {"user_id": "b8acad4b-4944-4d66-b405-de70886e7248"}}
-    {"result":{"case_id":"0ab51d7c-...","patient_name":"Ada", ...}}
+    {"add_case": {"user_id": "b8acad4b-...", "patient_name": "Ada"}}
+    {"result":{"case_id":"0ab51d7c-...","user_id":"b8acad4b-...", ...}}
 
     {"update_case": {"case_id": "0ab51d7c-...", "status": "completed"}}
     {"clear": {}}
@@ -64,9 +64,8 @@ def harness(listen: str) -> None:
     """
     environ = {**DEFAULTS, **{name: value for name, value in os.environ.items() if value}}
     environ["MEDMITRA_LISTEN"] = listen
-    Settings.from_environ(
-        {**environ, "DATABASE_URL": "dbname=postgres"}
-    )  # mistakes show before Postgres starts
+    # Mistakes show before Postgres starts.
+    Settings.from_environ({**environ, "DATABASE_URL": "dbname=postgres"})
     with exit_on_signals(), _empty_database() as (owner_dsn, service_dsn):
         settings = Settings.from_environ({**environ, "DATABASE_URL": service_dsn})
         with closing(psycopg2.connect(owner_dsn)) as owner:
@@ -127,9 +126,7 @@ def _answer(line: bytes, commands: Mapping[str, Callable[..., object]]) -> dict[
         command = partial(commands[name], **arguments)
         signature(command).bind()
     except (ValueError, KeyError, TypeError):
-        return {
-            "error": f'a line must be like {{"clear": {{}}}}: one of {", ".join(commands)}, and its arguments'
-        }
+        return {"error": f'a line must be {{"…": {{…}}}}: one of {", ".join(commands)}, and its arguments'}
     try:
         return {"result": command()}
     except MedmitraCasesError as error:
