@@ -24,7 +24,7 @@ logging.getLogger("medmitra_cases.audit").addHandler(logging.NullHandler())
 
 
 # Whatever the server's own is: letters beyond A to Z, in the order of their code points.
-LOCALE = "ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C.UTF-8'"
+LOCALE = "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C.UTF-8'"
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from medmitra_cases.app import DATABASE
 from medmitra_cases.cli import main
 from medmitra_cases.connection import connect
 from medmitra_cases.queries import read_sql, sql_directory
+from medmitra_cases.testing.postgres import new_database
 from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, Layout, execute, settings
 from tests.processes import COMMAND, PATIENCE_SECONDS, environment
 from tests.processes import run as run_process
@@ -302,15 +303,10 @@ def test_check_asks_for_row_versions_only_where_they_are_used(
     assert "xmin" not in succeed("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
 
 
-def test_check_advises_against_a_locale_without_letters(empty_database: str, owner: Connection) -> None:
-    name = "medmitra_test_without_letters"
-    execute(owner, f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'")
-    try:
-        url = make_dsn(empty_database, dbname=name)
+def test_check_advises_against_a_locale_without_letters(server_dsn: str) -> None:
+    with new_database(server_dsn, options="TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'") as url:
         succeed("init-db", url=url)
         assert "! search takes É and é for two letters" in succeed("check", url=url)
-    finally:
-        execute(owner, f"DROP DATABASE {name}")
 
 
 def test_check_sees_through_a_view_of_a_view(empty_database: str, owner: Connection) -> None:

@@ -22,13 +22,14 @@ import psycopg2
 import pytest
 from flask.testing import FlaskClient
 from psycopg2.extensions import connection as PsycopgConnection
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 from werkzeug.test import TestResponse
 
 from medmitra_cases import cases, create_app, entity_tags, long_answers, queries
 from medmitra_cases.app import DATABASE
 from medmitra_cases.connection import _Cursor
 from medmitra_cases.embedded import embedded_postgres
+from medmitra_cases.testing.postgres import make_roles, new_database
 from tests.factories import DOCTOR, KEYS, LAYOUTS, CasesDatabase, case, execute, settings
 from tests.processes import Running, frozen, serve, wait_until
 
@@ -646,32 +647,25 @@ class TestAnotherServer:
 
     def test_a_copy_of_the_database(self, server_dsn: str, empty_database: str) -> None:
         """It has the same tags as long as it has the same cases: the server numbers transactions of both."""
-        copy = make_dsn(empty_database, dbname="medmitra_test_copy")
         with closing(psycopg2.connect(empty_database)) as owner:
             owner.autocommit = True
             LAYOUTS["own_table"].create(owner)
             CasesDatabase(LAYOUTS["own_table"], owner, "", "").add(case())
-        with closing(psycopg2.connect(server_dsn)) as server:
-            server.autocommit = True
-            execute(server, "DROP DATABASE IF EXISTS medmitra_test_copy WITH (FORCE)")
-            execute(server, "CREATE DATABASE medmitra_test_copy TEMPLATE medmitra_test_empty")
-            try:
-                answers = []
-                for dsn, status in [(empty_database, "here"), (copy, "there")]:
-                    with closing(psycopg2.connect(dsn)) as owner:
-                        owner.autocommit = True
-                        execute(owner, "GRANT CONNECT ON DATABASE medmitra_test_copy TO medmitra_cases")
-                        service_dsn = make_dsn(dsn, user="medmitra_cases")
-                        database = CasesDatabase(LAYOUTS["own_table"], owner, dsn, service_dsn)
-                        with serving(database) as client:
-                            answers.append(get(client, ASKED))
-                            update(database, status)
-                            answers.append(get(client, ASKED))
-                before, here, same, there = answers
-                assert before == same
-                assert len({before.tag, here.tag, there.tag}) == 3
-            finally:
-                execute(server, "DROP DATABASE medmitra_test_copy WITH (FORCE)")
+        original = parse_dsn(empty_database)["dbname"]
+        with new_database(server_dsn, options=f"TEMPLATE {original}") as copy:
+            answers = []
+            for dsn, status in [(empty_database, "here"), (copy, "there")]:
+                with closing(psycopg2.connect(dsn)) as owner:
+                    owner.autocommit = True
+                    service_dsn = make_roles(server_dsn, owner, dsn)
+                    database = CasesDatabase(LAYOUTS["own_table"], owner, dsn, service_dsn)
+                    with serving(database) as client:
+                        answers.append(get(client, ASKED))
+                        update(database, status)
+                        answers.append(get(client, ASKED))
+        before, here, same, there = answers
+        assert before == same
+        assert len({before.tag, here.tag, there.tag}) == 3
 
 
 def pid_of_wal_writer(database: CasesDatabase) -> int:

@@ -25,6 +25,7 @@ from medmitra_cases.connection import Connection
 from medmitra_cases.database import Database
 from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.errors import DatabaseUnavailable, QueryTimedOut
+from medmitra_cases.testing.postgres import new_database
 from tests import factories
 from tests.factories import DOCTOR, CasesDatabase, case, execute
 from tests.processes import frozen, serve, wait_until
@@ -143,20 +144,9 @@ def test_the_url_has_the_last_word_on_timeouts(database: CasesDatabase) -> None:
 
 
 def test_text_is_unicode_whatever_the_servers_encoding(server_dsn: str) -> None:
-    with closing(psycopg2.connect(server_dsn)) as server:
-        server.autocommit = True
-        execute(server, "DROP DATABASE IF EXISTS medmitra_test_latin1")
-        execute(
-            server,
-            "CREATE DATABASE medmitra_test_latin1 TEMPLATE template0 ENCODING 'LATIN1'"
-            " LOCALE_PROVIDER libc LOCALE 'C'",
-        )
-        try:
-            dsn = psycopg2.extensions.make_dsn(server_dsn, dbname="medmitra_test_latin1")
-            with closing(Database(dsn, wait_seconds=0)) as reader:
-                assert read(reader, lambda connection: execute(connection, "SELECT chr(233)")) == [("é",)]
-        finally:
-            execute(server, "DROP DATABASE medmitra_test_latin1 WITH (FORCE)")
+    latin_1 = "TEMPLATE template0 ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C'"
+    with new_database(server_dsn, options=latin_1) as dsn, closing(Database(dsn, wait_seconds=0)) as reader:
+        assert read(reader, lambda connection: execute(connection, "SELECT chr(233)")) == [("é",)]
 
 
 def test_starts_without_a_database_serves_when_it_appears_and_again_after_a_restart(folder: Path) -> None:

@@ -49,7 +49,7 @@ def open_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def new_database(server_dsn: str, *, options: str = "") -> Iterator[str]:
+def new_database(server_dsn: str, *, options: str = "TEMPLATE template0") -> Iterator[str]:
     """Make a database for as long as the block lasts.
 
     Args:
@@ -66,9 +66,7 @@ def new_database(server_dsn: str, *, options: str = "") -> Iterator[str]:
     with closing(psycopg2.connect(server_dsn)) as server, server.cursor() as cursor:
         server.autocommit = True
         identifier = sql.Identifier(name)
-        cursor.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE template0 {}").format(identifier, sql.SQL(options))
-        )
+        cursor.execute(sql.SQL("CREATE DATABASE {} {}").format(identifier, sql.SQL(options)))
         try:
             yield make_dsn(server_dsn, dbname=name)
         finally:
