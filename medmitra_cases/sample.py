@@ -1,6 +1,7 @@
 """Fills ``medmitra.cases`` with cases to try things out on."""
 
 import io
+import json
 import random
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -8,6 +9,7 @@ from itertools import islice
 
 from psycopg2.extensions import connection as Connection
 
+from medmitra_cases import published
 from medmitra_cases.queries import read_sql
 
 BATCH_ROWS = 10_000
@@ -81,7 +83,7 @@ _STATUSES = ("pending", "analyzing", "processing", "completed", "completed", "co
 
 
 def insert_published_cases(connection: Connection) -> int:
-    """Insert the two cases of the contract's published example, unless they are there.
+    """Insert the cases of the contract's published example, unless they are there.
 
     Args:
         connection: A connection that may write ``medmitra.cases``.
@@ -93,7 +95,7 @@ def insert_published_cases(connection: Connection) -> int:
         psycopg2.Error: The database refused.
     """
     with connection.cursor() as cursor:
-        cursor.execute(read_sql("insert_published_cases"))
+        cursor.execute(read_sql("insert_published_cases"), {"cases": json.dumps(published.EXAMPLE["cases"])})
         return cursor.rowcount
 
 

@@ -10,7 +10,7 @@ import click
 from marshmallow import ValidationError
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases import serving
+from medmitra_cases import published, serving
 from medmitra_cases.command_help import Command, describe_settings
 from medmitra_cases.connection import connect
 from medmitra_cases.database_commands import execute_file
@@ -22,7 +22,6 @@ from medmitra_cases.signals import exit_on_signals
 from medmitra_cases.start_line import start_line
 from medmitra_cases.tokens import mint_token
 
-PUBLISHED_USER_ID = "b8acad4b-4944-4d66-b405-de70886e7248"
 DEFAULT_TOKEN_MINUTES = 60
 
 # Stands in for DATABASE_URL where a command has none, or not yet.
@@ -154,11 +153,11 @@ def _announce_demo(settings: Settings, urls: Sequence[str]) -> None:
     _announce(settings, urls)
     token = ""
     if settings.jwt_secret is not None:
-        token = mint_token(settings, PUBLISHED_USER_ID, minutes=DEFAULT_TOKEN_MINUTES)
+        token = mint_token(settings, published.USER_ID, minutes=DEFAULT_TOKEN_MINUTES)
     elif settings.needs_tokens:
         token = "$TOKEN"  # noqa: S105, whoever has the key of MEDMITRA_JWKS_URL issues it
     header = f' -H "Authorization: Bearer {token}"' if token else ""
-    click.echo(f'Try: curl "{urls[0]}/cases/all_cases?user_id={PUBLISHED_USER_ID}"{header}\nCtrl-C ends it.')
+    click.echo(f'Try: curl "{urls[0]}/cases/all_cases?user_id={published.USER_ID}"{header}\nCtrl-C ends it.')
 
 
 def _demo_folder() -> Path:

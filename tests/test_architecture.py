@@ -17,6 +17,7 @@ LAYERS = (
         "errors",
         "findings",
         "line_handler",
+        "published",
         "query_fields",
         "ready_response",
         "request_id",

@@ -12,6 +12,7 @@ from medmitra_cases.case_query import CaseQuery
 from medmitra_cases.connection import Connection, connect
 from medmitra_cases.dao import fetch_cases
 from medmitra_cases.queries import read_sql
+from medmitra_cases.sample import insert_published_cases
 from medmitra_cases.statements import SET_USER_ID, Statements
 from tests.factories import DOCTOR, LAYOUTS, CasesDatabase, case, execute, in_json
 
@@ -131,7 +132,7 @@ def test_for_other_roles_their_grants_decide(owner: Connection, writer: str) -> 
 
 def test_who_may_act_as_the_service_is_bound_like_it(owner: Connection, writer: str) -> None:
     LAYOUTS["own_table"].create(owner)
-    execute(owner, read_sql("insert_published_cases"))
+    insert_published_cases(owner)
     execute(owner, f"GRANT medmitra_cases TO {writer}")
     as_role(owner, writer)
     assert doctors(owner) == []
@@ -146,7 +147,7 @@ def test_row_security_of_the_owners_own_is_not_opened(owner: Connection, writer:
         f"GRANT USAGE ON SCHEMA medmitra TO {writer}; GRANT SELECT ON medmitra.cases TO {writer}",
     )
     execute(owner, read_sql("roles"))
-    execute(owner, read_sql("insert_published_cases"))
+    insert_published_cases(owner)
     as_role(owner, writer)
     assert doctors(owner) == []
 
@@ -158,7 +159,7 @@ def test_row_security_of_the_owners_own_is_not_opened(owner: Connection, writer:
 )
 def test_a_table_without_it_gets_it_when_roles_sql_is_run_again(owner: Connection, policies: str) -> None:
     LAYOUTS["own_table"].create(owner)
-    execute(owner, read_sql("insert_published_cases"))
+    insert_published_cases(owner)
     execute(owner, f"ALTER TABLE medmitra.cases DISABLE ROW LEVEL SECURITY; {policies}")
     execute(owner, read_sql("roles"))
     as_role(owner, "medmitra_cases")

@@ -18,6 +18,7 @@ from medmitra_cases.app import DATABASE
 from medmitra_cases.case_query import SORT_COLUMNS, CaseQuery
 from medmitra_cases.errors import SqlFileError
 from medmitra_cases.queries import read_sql, sql_directory
+from medmitra_cases.sample import insert_published_cases
 from medmitra_cases.statements import PLAIN, SELECT_CASES, statements, values
 from tests.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, UTC, CasesDatabase, case, execute, settings
 from tests.plans import Plan
@@ -105,8 +106,8 @@ def test_the_existing_table_is_not_changed(owner: Connection) -> None:
 
 def test_the_published_cases_are_inserted_once(owner: Connection) -> None:
     LAYOUTS["own_table"].create(owner)
-    assert len(execute(owner, read_sql("insert_published_cases"))) == 2
-    assert len(execute(owner, read_sql("insert_published_cases"))) == 0
+    assert insert_published_cases(owner) == 2
+    assert insert_published_cases(owner) == 0
 
 
 def add(owner: Connection, **values: Any) -> None:
