@@ -12,7 +12,7 @@ debian = @missing=; for pair in $(1); do command -v $${pair%%:*} >/dev/null || m
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing; fi
 
-.PHONY: help run test test-faults soak check-deploy fuzz lint wheel lock bench clean
+.PHONY: help run test test-faults soak check-deploy fuzz lint wheel lock screenshot bench clean
 
 help: ## this list
 	@sed -En 's/^([a-z-]+):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -56,6 +56,10 @@ lock: ## the newest versions that setup.cfg allows, with their hashes, into requ
 	$(LOCK) --output-file requirements/service.txt
 	$(LOCK) --extra build --extra demo --output-file requirements/demo.txt
 	$(LOCK) --extra build --extra dev --output-file requirements/dev.txt
+
+screenshot: $(VENV)/dev.installed ## the picture of /docs in the README
+	$(call debian,chromium:chromium)
+	$(BIN)/python -m tests.screenshot
 
 bench: ## the service beside its peers, into benchmarks/results.md; a quarter of an hour, 5 GB of /tmp
 	$(MAKE) VENV=.venv-bench .venv-bench/demo.installed

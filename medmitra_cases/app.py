@@ -9,7 +9,7 @@ from flask import Flask, Request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter
 
-from medmitra_cases import cases, cors, error_handlers, request_id, response_headers
+from medmitra_cases import cases, cors, docs, error_handlers, request_id, response_headers
 from medmitra_cases.database import Database
 from medmitra_cases.settings import Settings
 from medmitra_cases.tokens import create_verifier
@@ -83,6 +83,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         )
 
     app.register_blueprint(cases.create_blueprint(database, verifier, row_versions=settings.row_versions))
+    if settings.docs:
+        app.register_blueprint(docs.create_blueprint(needs_tokens=settings.needs_tokens))
     error_handlers.init_app(app)
     response_headers.init_app(app)
     cors.init_app(app, settings.cors_origins)

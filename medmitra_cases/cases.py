@@ -43,7 +43,7 @@ _CASES = CasesSchema()  # built once: marshmallow copies every field each time a
 
 _NO_TAGS = ETags()
 _JSON = ("Content-Type", "application/json")
-_HEADERS = (
+CACHING = (
     # Health data: no shared cache may keep it, and no cache may answer without asking again.
     ("Cache-Control", "private, no-cache"),
     ("Vary", "Authorization"),
@@ -183,7 +183,7 @@ def _from_batches(batches: CaseBatches, asked: _Asked) -> Response:
 
 def _headers(asked: _Asked, version: Version, tag: str) -> list[tuple[str, str]]:
     """Describe an answer, whether its cases come along or not."""
-    described = [*_HEADERS, ("ETag", f'"{tag}"')]
+    described = [*CACHING, ("ETag", f'"{tag}"')]
     if version.facts is not None:
         described.append(("X-Total-Count", str(version.facts.total)))
         described.append(("Link", link_header(asked.sent, asked.query, version.facts)))

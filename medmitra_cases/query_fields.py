@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import fields, validate
 
 # uuid.UUID() also takes braces, urn:uuid:, no dashes and other scripts' digits; the contract takes one form.
-CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.ASCII | re.IGNORECASE)
+CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 UUID_RULE = "must be a UUID written like b8acad4b-4944-4d66-b405-de70886e7248"
 
 # The links of a page repeat it, and proxies take but a few kB of header.
@@ -16,10 +16,12 @@ LONGEST_TEXT = 100
 # Nine digits fit into an integer of Postgres, and into the sums that are made of it.
 _INTEGER = re.compile(r"-?[0-9]{1,9}\Z", re.ASCII)
 
+_DATE = r"(?!0000)\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
 _MINUTE = r"([01]\d|2[0-3]):[0-5]\d"
+_SECOND = r":[0-5]\d"
 _MOMENT = re.compile(
-    r"(?P<date>\d{4}-\d\d-\d\d)"
-    rf"(T(?P<minute>{_MINUTE})((?P<second>:\d\d)(\.(?P<fraction>\d{{1,6}}))?)?(?P<offset>Z|[+-]{_MINUTE}))?\Z",
+    rf"(?P<date>{_DATE})(T(?P<minute>{_MINUTE})((?P<second>{_SECOND})(\.(?P<fraction>\d{{1,6}}))?)?"
+    rf"(?P<offset>Z|[+-]{_MINUTE}))?\Z",
     re.ASCII,
 )
 _MOMENT_RULE = (
@@ -30,10 +32,11 @@ _MOMENT_RULE = (
 class WholeNumber(fields.Integer):
     """An integer in decimal digits; ``int()`` also takes blanks, underscores and other scripts' digits."""
 
-    def __init__(self, minimum: int, maximum: int, alias: str | None = None) -> None:
+    def __init__(self, meaning: str, minimum: int, maximum: int, alias: str | None = None) -> None:
         """Bound the values.
 
         Args:
+            meaning: What the parameter is for.
             minimum: The least value.
             maximum: The greatest, of at most nine digits.
             alias: Another name of the parameter.
@@ -42,7 +45,7 @@ class WholeNumber(fields.Integer):
         super().__init__(
             validate=validate.Range(minimum, maximum, error=rule),
             error_messages={"invalid": rule},
-            metadata={"alias": alias},
+            metadata={"description": meaning, "alias": alias},
         )
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
@@ -57,14 +60,15 @@ class Moment(fields.Field[datetime]):
 
     default_error_messages = {"invalid": _MOMENT_RULE}  # noqa: RUF012, as marshmallow has it
 
-    def __init__(self, of_a_date: time, alias: str | None = None) -> None:
+    def __init__(self, meaning: str, of_a_date: time, alias: str | None = None) -> None:
         """Say what a date stands for.
 
         Args:
+            meaning: What the parameter is for.
             of_a_date: The time of day, in UTC.
             alias: Another name of the parameter.
         """
-        super().__init__(metadata={"alias": alias})
+        super().__init__(metadata={"description": meaning, "alias": alias, "pattern": _MOMENT.pattern})
         self._of_a_date = of_a_date
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
@@ -85,8 +89,11 @@ class Moment(fields.Field[datetime]):
             raise self.make_error("invalid") from None
 
 
-def text() -> fields.String:
+def text(meaning: str) -> fields.String:
     """Describe a parameter that may be any short text that Postgres can hold.
+
+    Args:
+        meaning: What it is for.
 
     Returns:
         The field.
@@ -94,16 +101,19 @@ def text() -> fields.String:
     return fields.String(
         validate=[
             validate.Length(max=LONGEST_TEXT, error=f"must be at most {LONGEST_TEXT} characters long"),
-            validate.Regexp(r"[^\0]*\Z", error="must not contain the character U+0000"),
-        ]
+            validate.Regexp(r"[^\x00]*\Z", error="must not contain the character U+0000"),
+        ],
+        metadata={"description": meaning},
     )
 
 
-def uuid(*, required: bool = False) -> fields.String:
+def uuid(meaning: str, *, required: bool = False, **metadata: Any) -> fields.String:
     """Describe a parameter that is a UUID in its canonical form, in either case.
 
     Args:
+        meaning: What it is for.
         required: Whether it must be given.
+        **metadata: What else the documentation says of it.
 
     Returns:
         The field.
@@ -112,13 +122,15 @@ def uuid(*, required: bool = False) -> fields.String:
         required=required,
         validate=validate.Regexp(CANONICAL_UUID, error=UUID_RULE),
         error_messages={"required": "is missing"},
+        metadata={"description": meaning, **metadata},
     )
 
 
-def one_of(*choices: str, alias: str) -> fields.String:
+def one_of(meaning: str, *choices: str, alias: str) -> fields.String:
     """Describe a parameter that has one of a few values.
 
     Args:
+        meaning: What it is for.
         *choices: The values.
         alias: Another name of the parameter.
 
@@ -128,5 +140,5 @@ def one_of(*choices: str, alias: str) -> fields.String:
     *others, last = choices
     return fields.String(
         validate=validate.OneOf(choices, error=f"must be {', '.join(others)} or {last}"),
-        metadata={"alias": alias},
+        metadata={"description": meaning, "alias": alias},
     )

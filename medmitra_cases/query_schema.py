@@ -6,11 +6,14 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
 
-from medmitra_cases.case_query import MAX_LIMIT, SORT_COLUMNS
+from medmitra_cases import published
+from medmitra_cases.case_query import DEFAULT_LIMIT, MAX_LIMIT, SORT_COLUMNS
 from medmitra_cases.query_fields import Moment, WholeNumber, one_of, text, uuid
 
 # Beyond any age and page; times MAX_LIMIT it is still a bigint.
 _NINE_DIGITS = 999_999_999
+
+_DATE_OR_TIME = "a date, which is that whole day in UTC, or a time with its offset."
 
 
 def _names(name: str, field: fields.Field[Any]) -> list[str]:
@@ -21,8 +24,8 @@ def _names(name: str, field: fields.Field[Any]) -> list[str]:
 class CaseQuerySchema(Schema):
     """All parameters there are, each given at most once; others are ignored.
 
-    Loads ``{name: [value, …]}``, every value a client sent for a name. A field's metadata may hold an alias,
-    another name of the same parameter.
+    Loads ``{name: [value, …]}``, every value a client sent for a name. A field's metadata holds what the
+    documentation says of it, and may hold an alias, another name of the same parameter.
     """
 
     class Meta:
@@ -30,19 +33,32 @@ class CaseQuerySchema(Schema):
 
         unknown = EXCLUDE
 
-    user_id = uuid(required=True)
-    status = text()
-    gender = text()
-    search = text()
-    min_age = WholeNumber(-_NINE_DIGITS, _NINE_DIGITS, alias="minAge")
-    max_age = WholeNumber(-_NINE_DIGITS, _NINE_DIGITS, alias="maxAge")
-    start_date = Moment(time.min, alias="startDate")
-    end_date = Moment(time.max, alias="endDate")
-    sort_by = one_of(*SORT_COLUMNS, alias="sortBy")
-    sort_order = one_of("asc", "desc", alias="sortOrder")
-    limit = WholeNumber(1, MAX_LIMIT)
-    page = WholeNumber(1, _NINE_DIGITS)
-    after = uuid()
+    user_id = uuid("The UUID of the doctor whose cases to return.", required=True, example=published.USER_ID)
+    status = text("Only cases with exactly this status, such as `completed`.")
+    gender = text("Only patients of exactly this gender.")
+    search = text(
+        "Only cases with this text in the patient's name, the summary or the case's id, in capital or small"
+        " letters."
+    )
+    min_age = WholeNumber("Only patients of this age or older.", -_NINE_DIGITS, _NINE_DIGITS, alias="minAge")
+    max_age = WholeNumber(
+        "Only patients of this age or younger.", -_NINE_DIGITS, _NINE_DIGITS, alias="maxAge"
+    )
+    start_date = Moment(f"Only cases created then or later: {_DATE_OR_TIME}", time.min, alias="startDate")
+    end_date = Moment(f"Only cases created then or earlier: {_DATE_OR_TIME}", time.max, alias="endDate")
+    sort_by = one_of(
+        "The order, with nulls last and ties in the order of insertion. Without it, the order of insertion.",
+        *SORT_COLUMNS,
+        alias="sortBy",
+    )
+    sort_order = one_of(
+        "`desc` is the other way round, but for nulls and ties. Without it, `asc`.",
+        *("asc", "desc"),
+        alias="sortOrder",
+    )
+    limit = WholeNumber("So many cases on a page. Without `limit` and `page`, the whole list.", 1, MAX_LIMIT)
+    page = WholeNumber(f"That page of `limit` cases, or of {DEFAULT_LIMIT}.", 1, _NINE_DIGITS)
+    after = uuid("Only what comes after the case with this `case_id`.")
 
     @pre_load
     def take_the_only_value(self, parameters: Mapping[str, list[str]], **_: Any) -> dict[str, str]:

@@ -5,7 +5,7 @@ import secrets
 from contextvars import ContextVar
 
 # What the proxy may choose. The id is written to the log and the answer, so nothing else gets through.
-_SANE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z", re.ASCII)
+SANE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z", re.ASCII)
 
 _current: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -16,7 +16,7 @@ def begin(sent: str) -> None:
     Args:
         sent: The ``X-Request-ID`` that the proxy sent, or nothing.
     """
-    _current.set(sent if _SANE.match(sent) else secrets.token_hex(8))
+    _current.set(sent if SANE.match(sent) else secrets.token_hex(8))
 
 
 def request_id() -> str:

@@ -4,18 +4,18 @@ from flask import Flask, Response
 
 from medmitra_cases.request_id import request_id
 
-# What an answer is, its Content-Type says; and should a browser show one as a page, it may do nothing there.
-SAFETY = (
-    ("X-Content-Type-Options", "nosniff"),
-    (
-        "Content-Security-Policy",
-        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
+# What an answer is, its Content-Type says.
+NOSNIFF = ("X-Content-Type-Options", "nosniff")
+# Should a browser show an answer as a page, it may do nothing there.
+POLICY = (
+    "Content-Security-Policy",
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 )
+SAFETY = (NOSNIFF, POLICY)
 
 
 def init_app(app: Flask) -> None:
-    """Add the fields to every answer, and the id of its request.
+    """Add the fields to every answer, and the id of its request. A policy that an answer has stays.
 
     Args:
         app: The application.
@@ -24,5 +24,6 @@ def init_app(app: Flask) -> None:
 
 
 def _add(response: Response) -> Response:
-    response.headers.extend((*SAFETY, ("X-Request-ID", request_id())))
+    safety = SAFETY if POLICY[0] not in response.headers else (NOSNIFF,)
+    response.headers.extend((*safety, ("X-Request-ID", request_id())))
     return response

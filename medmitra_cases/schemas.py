@@ -11,19 +11,28 @@ from marshmallow import Schema, ValidationError, fields
 
 from medmitra_cases.utc_datetime import UtcDateTime
 
+_TIME = "In UTC, with `Z`, and with a fraction of six digits where there is one."
+
 
 class CaseSchema(Schema):
     """Contract, "200": the nine keys of a case, in order."""
 
-    case_id = fields.String(required=True)
-    user_id = fields.String(required=True)
+    case_id = fields.String(required=True, metadata={"description": "The case's UUID."})
+    user_id = fields.String(required=True, metadata={"description": "The doctor's UUID."})
     patient_name = fields.String(required=True)
-    patient_age = fields.Integer(required=True)
+    patient_age = fields.Integer(required=True, metadata={"description": "In years."})
     patient_gender = fields.String(required=True)
     case_summary = fields.String(required=True, allow_none=True)
-    status = fields.String(required=True, allow_none=True)
-    created_at = UtcDateTime(required=True, allow_none=True)
-    updated_at = UtcDateTime(required=True, allow_none=True)
+    status = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "Any text, usually one of these.",
+            "examples": ["pending", "analyzing", "processing", "completed", "failed"],
+        },
+    )
+    created_at = UtcDateTime(required=True, allow_none=True, metadata={"description": _TIME})
+    updated_at = UtcDateTime(required=True, allow_none=True, metadata={"description": _TIME})
 
     def dump_rows(self, rows: Sequence[tuple[Any, ...]], types: Sequence[type]) -> list[msgspec.Struct]:
         """Dump many cases at once: the same JSON as of ``dump(…, many=True)``, many times as fast.
@@ -88,7 +97,23 @@ class CasesSchema(Schema):
 class ErrorSchema(Schema):
     """Contract, "Errors": one string."""
 
-    detail = fields.String(required=True)
+    detail = fields.String(required=True, metadata={"description": "What is wrong, in one sentence."})
+
+
+class LinksSchema(Schema):
+    """Where things are, seen from the service's root."""
+
+    cases = fields.String(required=True)
+    docs = fields.String(required=True)
+    openapi = fields.String(required=True)
+
+
+class ServiceSchema(Schema):
+    """Which service this is."""
+
+    name = fields.String(required=True)
+    version = fields.String(required=True)
+    links = fields.Nested(LinksSchema, required=True)
 
 
 def describe_invalid(error: ValidationError) -> str:

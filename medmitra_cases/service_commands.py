@@ -157,7 +157,10 @@ def _announce_demo(settings: Settings, urls: Sequence[str]) -> None:
     elif settings.needs_tokens:
         token = "$TOKEN"  # noqa: S105, whoever has the key of MEDMITRA_JWKS_URL issues it
     header = f' -H "Authorization: Bearer {token}"' if token else ""
-    click.echo(f'Try: curl "{urls[0]}/cases/all_cases?user_id={published.USER_ID}"{header}\nCtrl-C ends it.')
+    click.echo(f'Try: curl "{urls[0]}/cases/all_cases?user_id={published.USER_ID}"{header}')
+    if settings.docs:
+        click.echo(f"Or open {urls[0]}/docs")
+    click.echo("Ctrl-C ends it.")
 
 
 def _demo_folder() -> Path:

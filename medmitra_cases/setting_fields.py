@@ -29,19 +29,20 @@ def number(kind: type[fields.Field[Any]], default: float, low: float, high: floa
     )
 
 
-def boolean(name: str, meaning: str) -> fields.Boolean:
-    """Describe a setting that is true or false, and false where the variable is not set.
+def boolean(name: str, meaning: str, *, default: bool = False) -> fields.Boolean:
+    """Describe a setting that is true or false.
 
     Args:
         name: The variable.
         meaning: What it is for.
+        default: What it is where the variable is not set.
 
     Returns:
         The field.
     """
     return fields.Boolean(
         data_key=name,
-        load_default=False,
+        load_default=default,
         error_messages={"invalid": "must be true or false"},
         metadata={"help": meaning},
     )

@@ -31,6 +31,7 @@ class Settings:
         trust_user_id: Whether what is in front of the service has checked ``user_id``.
         etag_source: ``row_versions`` or ``body``.
         cors_origins: The origins whose pages may read answers.
+        docs: Whether the service documents itself.
     """
 
     database_url: str = field(repr=False)
@@ -49,6 +50,7 @@ class Settings:
     trust_user_id: bool
     etag_source: str
     cors_origins: tuple[str, ...]
+    docs: bool
 
     @property
     def needs_tokens(self) -> bool:

@@ -151,6 +151,7 @@ class SettingsSchema(Schema):
             " `https://app.example,http://localhost:3000`."
         },
     )
+    docs = boolean("MEDMITRA_DOCS", "Whether there are `/`, `/docs` and `/openapi.json`.", default=True)
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def agree(self, values: dict[str, Any], sent: Mapping[str, str], **_: Any) -> None:

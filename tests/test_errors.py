@@ -71,7 +71,7 @@ def test_every_http_error_has_the_one_body(app: Flask, code: int) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "/docs/",
         "/cases",
         "/cases/",
         "/cases/all_cases/",

@@ -285,6 +285,7 @@ def server(layout_database: CasesDatabase) -> Iterator[Running]:
         layout_database.service_dsn,
         MEDMITRA_JWT_SECRET=SECRET,
         MEDMITRA_CORS_ORIGINS=ORIGIN,
+        MEDMITRA_DOCS="0",  # with answers of other kinds
     ) as server:
         yield server
         asked, token = ASKED.decode(), GOOD.decode()

@@ -46,6 +46,7 @@ def test_defaults() -> None:
         trust_user_id=False,
         etag_source="row_versions",
         cors_origins=(),
+        docs=True,
     )
 
 
@@ -61,8 +62,10 @@ def test_every_setting_can_be_set() -> None:
             "MEDMITRA_DRAIN_SECONDS": "0.5",
             "MEDMITRA_ADMIN_LISTEN": "off",
             "MEDMITRA_LOG_FORMAT": "json",
+            "MEDMITRA_DOCS": "0",
         }
     )
+    assert settings.docs is False
     assert (settings.listen, settings.reuse_port, settings.threads) == ("[::1]:80", True, 4)
     assert (settings.database_wait_seconds, settings.keepalive_seconds) == (0.5, 10)
     assert (settings.drain_seconds, settings.admin_listen, settings.log_format) == (0.5, None, "json")

@@ -32,7 +32,7 @@ MANY_CASES = DOCTOR[:-1] + "7"
 LONG_LIST = f"/cases/all_cases?user_id={MANY_CASES}"
 SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases'"
 # What the rest of the world sends beside the requests for 50 cases.
-OTHERS = (LONG_LIST, "/cases/all_cases?user_id=nobody", "/", f"/cases/all_cases?user_id={DOCTOR[:-1]}8")
+OTHERS = (LONG_LIST, "/cases/all_cases?user_id=nobody", "/x", f"/cases/all_cases?user_id={DOCTOR[:-1]}8")
 
 
 class Postgres:

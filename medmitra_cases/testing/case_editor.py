@@ -22,8 +22,8 @@ class _CaseToStore(CaseSchema):
         unknown = RAISE
 
     error_messages = {"unknown": "is not a key of a case"}  # noqa: RUF012, as marshmallow has it
-    case_id = uuid(required=True)
-    user_id = uuid(required=True)
+    case_id = uuid("The case's UUID.", required=True)
+    user_id = uuid("The doctor's UUID.", required=True)
 
 
 _CASE = _CaseToStore()
