@@ -1,5 +1,6 @@
 """``deploy/nginx.conf`` in the real nginx, over TLS, in front of the real service on a Unix socket."""
 
+import gzip
 import http.client
 import json
 import socket
@@ -24,7 +25,7 @@ URL = "/cases/all_cases"
 ASKED = f"{URL}?user_id={DOCTOR}"
 PAGE = "https://app.example"
 # nginx refuses to be asked for much from one address; each test that asks much has one of its own.
-ADDRESS, HAMMERING_ADDRESS = "127.0.0.5", "127.0.0.6"
+ADDRESS, HAMMERING_ADDRESS, READING_ADDRESS = "127.0.0.5", "127.0.0.6", "127.0.0.7"
 
 # Stands in for the distribution's nginx.conf. The folders of temporary files get folders in them with their
 # first file, and those stay.
@@ -186,7 +187,12 @@ def request(line: str, *fields: str, body: str = "") -> bytes:
 
 
 REFUSED = {
-    "another path": (request("GET / HTTP/1.1"), 404),
+    "another path": (request("GET /x HTTP/1.1"), 404),
+    "slash after the page": (request("GET /docs/ HTTP/1.1"), 404),
+    "slashes before an asset": (request("GET /docs//docs.css HTTP/1.1"), 404),
+    "page in disguise": (request("GET /%64ocs HTTP/1.1"), 404),
+    "detour to the page": (request("GET /x/../docs HTTP/1.1"), 404),
+    "POST to the page": (request("POST /docs HTTP/1.1", "Content-Length: 2", body="{}"), 405),
     "the admin's path": (request("GET /metrics HTTP/1.1"), 404),
     "the errors' path": (request("GET /.error HTTP/1.1"), 404),
     "two slashes": (request(f"GET /{ASKED} HTTP/1.1"), 404),
@@ -225,8 +231,27 @@ def test_what_is_refused_never_reaches_the_service(
 
 
 def test_a_page_may_read_what_nginx_says(front: Nginx) -> None:
-    allowed = [front.get("/", Origin=origin)[0].headers for origin in (PAGE, "https://other.example")]
+    allowed = [front.get("/x", Origin=origin)[0].headers for origin in (PAGE, "https://other.example")]
     assert [headers["Access-Control-Allow-Origin"] for headers in allowed] == [PAGE, None]
+
+
+@pytest.mark.parametrize(
+    "target", ["/", "/docs", "/openapi.json", "/docs/docs.js", "/docs/swagger-ui-bundle.js"]
+)
+def test_the_documentation_is_there_and_short(front: Nginx, target: str) -> None:
+    plain, body = front.get(target)
+    assert plain.status == 200
+    assert plain.headers.get_all("Strict-Transport-Security") == ["max-age=31536000"]
+    assert len(plain.headers.get_all("Content-Security-Policy", [])) == 1
+    short, compressed = front.get(target, **{"Accept-Encoding": "gzip"})
+    assert gzip.decompress(compressed) == body
+    again = front.get(target, **{"If-None-Match": short.headers["ETag"]})
+    assert (again[0].status, again[1]) == (304, b"")
+
+
+def test_a_person_is_sent_to_the_page(front: Nginx) -> None:
+    response, _ = front.get("/", Accept="text/html")
+    assert (response.status, response.headers["Location"]) == (302, "docs")
 
 
 def test_a_long_token_and_a_small_body_get_through(front: Nginx) -> None:
@@ -254,6 +279,16 @@ def test_who_hammers_gets_429_and_others_do_not(front: Nginx) -> None:
     wait_until(hammered)
     assert json.loads(refused[0]) == {"detail": "too many requests from this address"}
     assert front.get(ASKED)[0].status == 200
+
+
+def test_who_reads_much_of_the_documentation_still_gets_cases(front: Nginx) -> None:
+    def refused() -> bool:
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: front.get("/docs", READING_ADDRESS), range(50)))
+        return 429 in {response.status for response, _ in answers}
+
+    wait_until(refused)
+    assert front.get(ASKED, READING_ADDRESS)[0].status == 200
 
 
 def test_a_long_answer_to_a_slow_reader_is_in_no_file(
