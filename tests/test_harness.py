@@ -40,8 +40,9 @@ def pytest_run(
     """Run a suite of another team's, on a server that they have; without one, on an embedded one."""
     for name, text in files.items():
         (folder / f"{name}.py").write_text(dedent(text))
+    plugins = ("-p", "no:cacheprovider", "-p", "no:schemathesis")  # the latter takes a second to load
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-m", "pytest", "-W", "error", *plugins, *arguments],
         cwd=folder,
         env=environment(MEDMITRA_TEST_DATABASE_URL=server_dsn),
         capture_output=True,
