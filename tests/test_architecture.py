@@ -29,7 +29,7 @@ LAYERS = (
     },
     {"query_schema", "metrics", "request_parser", "testing.__init__", "testing.plugin"},
     {"query_string", "schemas", "setting_fields", "signing_keys", "listening", "openapi_fields"},
-    {"settings_schema", "queries", "child_process", "logs"},
+    {"settings_schema", "queries", "child_process", "embedded_programs", "logs"},
     {"settings", "connection", "statements", "command_help"},
     {"tokens", "watch", "database_errors", "start_line", "command_group"},
     {"database", "embedded", "sample", "catalogue", "audit", "response_headers", "cors"},
