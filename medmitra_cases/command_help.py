@@ -13,6 +13,14 @@ from medmitra_cases.settings_schema import SettingsSchema
 _SETTINGS = {str(field.data_key): field for field in SettingsSchema().fields.values()}
 
 
+# Of a command that has none to add.
+STATUSES = (
+    ("0", "it is done"),
+    ("1", "an error, told in one line on stderr"),
+    ("2", "wrong usage, told likewise"),
+)
+
+
 class Command(click.Command):
     """A command that explains itself at the end of its help."""
 
@@ -21,7 +29,7 @@ class Command(click.Command):
         *args: Any,
         examples: str = "",
         variables: Iterable[tuple[str, str]] = (),
-        statuses: Iterable[tuple[str, str]] = (),
+        statuses: Iterable[tuple[str, str]] = STATUSES,
         **kwargs: Any,
     ) -> None:
         """Keep what the help ends with.
@@ -53,9 +61,8 @@ class Command(click.Command):
             with formatter.section("Environment"):
                 for name, meaning in self._variables:
                     formatter.write(f"  {name}\n{_wrapped(meaning, formatter.width)}\n")
-        if self._statuses:
-            with formatter.section("Exit status"):
-                formatter.write_dl(self._statuses)
+        with formatter.section("Exit status"):
+            formatter.write_dl(self._statuses)
 
 
 def describe_settings(*names: str) -> list[tuple[str, str]]:

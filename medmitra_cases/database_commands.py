@@ -7,14 +7,13 @@ from collections import Counter
 from contextlib import closing
 
 import click
-from psycopg2.extensions import connection as Connection
 
 from medmitra_cases.catalogue import Column, describe_cases
 from medmitra_cases.checks import check_database
 from medmitra_cases.command_help import Command, describe_settings
 from medmitra_cases.connection import connect
 from medmitra_cases.findings import Verdict
-from medmitra_cases.queries import psql, read_sql
+from medmitra_cases.queries import execute_file, psql
 from medmitra_cases.sample import copy_synthetic_cases, insert_published_cases
 from medmitra_cases.settings import Settings
 
@@ -122,20 +121,6 @@ def check() -> None:
     click.echo(_sum(found))
     if found[Verdict.MISSING]:
         raise SystemExit(1)
-
-
-def execute_file(connection: Connection, name: str) -> None:
-    """Run a file of ``sql/``.
-
-    Args:
-        connection: As whom to run it.
-        name: The file's name without ``.sql``.
-
-    Raises:
-        psycopg2.Error: The database refused.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(read_sql(name))
 
 
 def _refuse_view(columns: list[Column]) -> None:

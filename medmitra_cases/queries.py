@@ -1,8 +1,10 @@
-"""Finds and reads the files of ``sql/``."""
+"""Finds, reads and runs the files of ``sql/``."""
 
 import shlex
 from importlib.resources import files
 from pathlib import Path
+
+from psycopg2.extensions import connection as Connection
 
 from medmitra_cases.errors import SqlFileError
 
@@ -38,6 +40,20 @@ def read_sql(name: str) -> str:
     if not text.startswith(f"-- name: {name}\n"):
         raise SqlFileError(f"{path} does not begin with '-- name: {name}'")
     return text
+
+
+def execute_file(connection: Connection, name: str) -> None:
+    """Run a file of ``sql/``.
+
+    Args:
+        connection: As whom to run it.
+        name: The file's name without ``.sql``.
+
+    Raises:
+        psycopg2.Error: The database refused.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(read_sql(name))
 
 
 def psql(file: str) -> str:

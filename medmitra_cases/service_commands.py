@@ -7,16 +7,15 @@ from functools import partial
 from pathlib import Path
 
 import click
-from marshmallow import ValidationError
 from psycopg2.extensions import make_dsn
 
 from medmitra_cases import published, serving
 from medmitra_cases.command_help import Command, describe_settings
 from medmitra_cases.connection import connect
-from medmitra_cases.database_commands import execute_file
 from medmitra_cases.embedded import embedded_postgres
+from medmitra_cases.listen_option import listen_option
+from medmitra_cases.queries import execute_file
 from medmitra_cases.sample import insert_published_cases
-from medmitra_cases.setting_rules import must_be_listen_address
 from medmitra_cases.settings import Settings
 from medmitra_cases.signals import exit_on_signals
 from medmitra_cases.start_line import start_line
@@ -34,22 +33,7 @@ _STATUSES = (
 )
 
 
-def _must_be_address(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Name a mistake as it was typed: not as one of the variable that the option stands in for."""
-    if value is not None:
-        try:
-            must_be_listen_address(value)
-        except ValidationError as error:
-            raise click.BadParameter(str(error.messages[0])) from None
-    return value
-
-
-_listen = click.option(
-    "--listen",
-    metavar="HOST:PORT",
-    callback=_must_be_address,
-    help="Listen here instead of at MEDMITRA_LISTEN. Port 0 takes a free one.",
-)
+_listen = listen_option("Listen here instead of at MEDMITRA_LISTEN. Port 0 takes a free one.")
 
 
 @click.command(

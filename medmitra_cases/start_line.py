@@ -15,7 +15,6 @@ _VARIABLES = {
     "host": "PGHOST",
     "port": "PGPORT",
     "dbname": "PGDATABASE",
-    "user": "PGUSER",
 }
 
 
@@ -40,18 +39,23 @@ def _database(url: str) -> str:
     """Name the database that libpq will find: what the URL leaves open, libpq's own variables say."""
     parts = {key: os.environ.get(variable, "") for key, variable in _VARIABLES.items()} | parse_dsn(url)
     if parts["service"]:
-        return f"the database of the service {parts['service']}"
+        return f"the database of the service {_without_login(parts['service'])}"
     hosts = (parts["hostaddr"] or parts["host"]).split(",")
     ports = parts["port"].split(",")
     if len(ports) == 1:  # it holds for all of them
         ports *= len(hosts)
-    # By default it is called as the user is.
-    name = parts["dbname"] or parts["user"] or "the default database"
+    name = _without_login(parts["dbname"] or "the default database")
     return f"{name} at {', '.join(map(_address, hosts, ports))}"
 
 
+def _without_login(name: str) -> str:
+    """Leave out what is not printable, and what stands before an ``@``: it may be a password."""
+    host = name if name.startswith("@") else name.rpartition("@")[2]
+    return "".join(character if character.isprintable() else "?" for character in host)
+
+
 def _address(host: str, port: str) -> str:
-    port = port or "5432"
+    host, port = _without_login(host), _without_login(port or "5432")
     if not host or host.startswith(("/", "@")):
         return f"{host}/.s.PGSQL.{port}" if host else f"the local socket .s.PGSQL.{port}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -61,7 +65,7 @@ def _readers(settings: Settings) -> str:
     if settings.jwt_secret is not None:
         return "each doctor by token (HS256)"
     if settings.jwks_url is not None:
-        return f"each doctor by token (keys of {urlsplit(settings.jwks_url).netloc})"
+        return f"each doctor by token (keys of {_without_login(urlsplit(settings.jwks_url).netloc)})"
     if settings.trust_user_id:
         return "whomever the proxy in front lets through"
     return "anyone on this machine who names a user_id"

@@ -1,13 +1,16 @@
 """The harness, used as other teams do: by pytest, by a script, by a program in any language."""
 
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from textwrap import dedent
@@ -16,10 +19,16 @@ from typing import Any
 import psycopg2
 import pytest
 import requests
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import make_dsn, parse_dsn
 
+from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.testing import Harness, HarnessError, harness
+from medmitra_cases.testing.postgres import open_folder
+from medmitra_cases.testing.start import TEST_DATABASE_URL
 from tests.factories import DOCTOR, KEYS, execute
-from tests.processes import COMMAND, PATIENCE_SECONDS, environment, processes_below, wait_until
+from tests.processes import COMMAND, PATIENCE_SECONDS, environment, processes_below, run, wait_until
+from tests.programs import free_port
 
 # As the README has them.
 IN_YOUR_TESTS = (Path(__file__).parents[1] / "README.md").read_text().partition("## In your tests")[2]
@@ -50,6 +59,28 @@ def pytest_run(
         timeout=4 * PATIENCE_SECONDS,
         check=False,
     )
+
+
+def run_script(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of another team's, as a terminal would: in a process group of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+        start_new_session=True,
+    )
+
+
+@contextmanager
+def open_transaction(medmitra: Harness) -> Iterator[Connection]:
+    """A transaction that holds all cases."""
+    with closing(psycopg2.connect(medmitra.database_url)) as writer:
+        execute(writer, "SELECT 1 FROM medmitra.cases FOR UPDATE")
+        yield writer
 
 
 class TestTheFixture:
@@ -110,6 +141,51 @@ class TestTheFixture:
         assert '"request_id":"fails"' in ended.stdout
         assert '"request_id":"passes"' not in ended.stdout
 
+    def test_a_harness_that_does_not_start_is_told_in_one_line(self, tmp_path: Path) -> None:
+        ended = pytest_run(tmp_path, "postgresql://u:hunter2/x@127.0.0.1/y", test_dashboard=DASHBOARD)
+        assert ended.returncode == 1
+        assert "Error: MEDMITRA_TEST_DATABASE_URL is a URI that cannot be split" in ended.stdout
+        assert "hunter2" not in ended.stdout
+        assert "Traceback" not in ended.stdout
+
+    def test_what_a_test_leaves_behind_is_not_the_next_ones_trouble(
+        self, server_dsn: str, tmp_path: Path
+    ) -> None:
+        ended = pytest_run(
+            tmp_path,
+            server_dsn,
+            test_dashboard="""
+    import psycopg2
+    import pytest
+    import requests
+
+    DOCTOR = "b8acad4b-4944-4d66-b405-de70886e7248"
+    kept = []
+
+    def test_that_leaves_an_answer_half_read(medmitra):
+        for _ in range(2_500):
+            medmitra.add_case(user_id=DOCTOR, case_summary=10_000 * "x")
+        kept.append(requests.get(medmitra.url("/cases/all_cases", user_id=DOCTOR), stream=True))
+        assert kept[0].raw.read(100)
+
+    def test_that_leaves_a_transaction(medmitra):
+        kept.append(psycopg2.connect(medmitra.database_url))
+        cursor = kept[1].cursor()
+        cursor.execute("SELECT count(*) FROM medmitra.cases")
+        assert cursor.fetchone() == (0,)
+
+    def test_that_ends_what_it_can(medmitra):
+        cursor = kept[1].cursor()
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND datname = current_database()")
+
+    def test_that_has_all_it_needs(medmitra):
+        added = medmitra.add_case(user_id=DOCTOR)
+        assert requests.get(medmitra.url("/cases/all_cases", user_id=DOCTOR)).json() == {"cases": [added]}
+""",
+        )
+        assert ended.returncode == 0, ended.stdout
+
 
 class TestTheContextManager:
     def test_a_script_needs_no_pytest(self, tmp_path: Path) -> None:
@@ -124,15 +200,7 @@ with harness() as medmitra:
     print(urlopen(medmitra.url("/cases/all_cases", user_id="{DOCTOR}")).read().decode())
 assert "pytest" not in sys.modules
 """
-        ended = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=tmp_path,
-            env=environment(DATABASE_URL="host=nowhere.invalid", MEDMITRA_THREADS="none"),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-            check=False,
-        )
+        ended = run_script(script, tmp_path, DATABASE_URL="host=nowhere.invalid", MEDMITRA_THREADS="none")
         assert (ended.returncode, ended.stderr) == (0, "")
         assert json.loads(ended.stdout)["cases"][0]["patient_name"] == "Ada"
 
@@ -142,6 +210,68 @@ assert "pytest" not in sys.modules
         cases_of(medmitra, **{"X-Request-ID": "second"})
         lines = medmitra.log().splitlines()
         assert [json.loads(line)["request_id"] for line in lines] == ["second"]
+
+    def test_threads_may_share_it(self, medmitra: Harness) -> None:
+        def work(number: int) -> str:
+            added = medmitra.add_case(user_id=DOCTOR, patient_name=f"Patient of {number}")
+            return f"{added['patient_name']} {len(medmitra.log())}"
+
+        with ThreadPoolExecutor(8) as pool:
+            names = [said.rpartition(" ")[0] for said in pool.map(work, range(100))]
+        assert names == [f"Patient of {number}" for number in range(100)]
+
+    def test_a_call_that_was_interrupted_leaves_nothing_to_the_next(self, medmitra: Harness) -> None:
+        class Interrupted(Exception):
+            pass
+
+        def interrupt(_number: int, _frame: object) -> None:
+            raise Interrupted
+
+        case_id = medmitra.add_case(user_id=DOCTOR)["case_id"]
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            with open_transaction(medmitra):
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+                with pytest.raises(Interrupted):
+                    medmitra.update_case(case_id, status="interrupted")
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert medmitra.add_case(user_id=DOCTOR, patient_name="Next")["patient_name"] == "Next"
+        assert medmitra.log().count("failed") == 0
+
+    def test_a_process_that_forked_off_is_told(self) -> None:
+        with harness() as medmitra:
+            reader, writer = os.pipe()
+            child = os.fork()
+            if child == 0:
+                try:
+                    medmitra.clear()
+                except HarnessError as error:
+                    os.write(writer, str(error).encode())
+                signal.pause()
+            assert b"only the process that started" in os.read(reader, 1_000)
+        # It has ended all the same, though the child holds its stdin open; else it would have been killed.
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+    def test_what_a_test_calls_its_modules_is_its_own_business(self, server_dsn: str, tmp_path: Path) -> None:
+        files = {"click": "raise SystemExit(1)", "resource": "print('noise')"}
+        ended = pytest_run(tmp_path, server_dsn, **files, test_dashboard=DASHBOARD)
+        assert ended.returncode == 0, ended.stdout
+
+    def test_ctrl_c_is_for_the_tests(self, server_dsn: str, tmp_path: Path) -> None:
+        script = f"""
+import os, signal
+from medmitra_cases.testing import harness
+with harness() as medmitra:
+    try:
+        os.killpg(0, signal.SIGINT)
+        signal.pause()
+    except KeyboardInterrupt:
+        print(medmitra.add_case(user_id="{DOCTOR}")["user_id"])
+"""
+        ended = run_script(script, tmp_path, MEDMITRA_TEST_DATABASE_URL=server_dsn)
+        assert (ended.stdout, ended.stderr) == (f"{DOCTOR}\n", "")
 
     def test_a_setting_that_is_wrong_is_said(self) -> None:
         with (
@@ -222,6 +352,8 @@ class TestCases:
             ({"user_id": DOCTOR, "case_id": 7}, "case_id"),
             ({"user_id": DOCTOR, "pateint_name": "Ada"}, "pateint_name is not a key of a case"),
             ({"user_id": DOCTOR, "patient_age": "old"}, "patient_age"),
+            ({"user_id": DOCTOR, "patient_age": 1.5}, "patient_age"),
+            ({"user_id": DOCTOR, "self": 1}, "self is not a key of a case"),
             ({"user_id": DOCTOR, "created_at": "some day"}, "invalid input syntax for type timestamp"),
             ({"user_id": DOCTOR, "patient_name": "A\0"}, "NUL"),
             ({"user_id": DOCTOR, "patient_name": None}, "patient_name"),
@@ -243,6 +375,14 @@ class TestCases:
         with pytest.raises(HarnessError, match="MEDMITRA_JWT_SECRET is not set"):
             medmitra.token(DOCTOR)
 
+    def test_cases_that_a_transaction_holds_are_named_as_such(self, medmitra: Harness) -> None:
+        medmitra.add_case(user_id=DOCTOR)
+        with (
+            open_transaction(medmitra),
+            pytest.raises(HarnessError, match="a transaction that has not ended holds cases"),
+        ):
+            medmitra.clear()
+
     def test_the_database_is_there_for_the_rest(self, medmitra: Harness) -> None:
         medmitra.add_case(user_id=DOCTOR)
         with closing(psycopg2.connect(medmitra.database_url)) as owner:
@@ -258,11 +398,99 @@ class TestCases:
         assert medmitra.url("/") == f"{medmitra.base_url}/"
 
 
+@pytest.fixture(scope="module")
+def strict_server() -> Iterator[str]:
+    """A server of another team's: it asks for passwords, is in India, and of no particular encoding."""
+    with open_folder() as folder, embedded_postgres(folder) as dsn:
+        with closing(psycopg2.connect(dsn)) as admin:
+            admin.autocommit = True
+            execute(admin, "CREATE ROLE builder LOGIN CREATEDB CREATEROLE PASSWORD %s", [PASSWORD])
+            execute(admin, "ALTER ROLE postgres PASSWORD %s", [PASSWORD])
+            execute(admin, "ALTER SYSTEM SET timezone = 'Asia/Kolkata'")
+            ((path,),) = execute(admin, "SHOW hba_file")
+            Path(path).write_text("local all all scram-sha-256\n")
+            execute(admin, "SELECT pg_reload_conf()")
+        wait_until(lambda: is_refused(dsn))
+        yield make_dsn(dsn, password=PASSWORD)
+
+
+PASSWORD = "p@ss:w/rd %41?&#"
+
+
+def is_refused(dsn: str) -> bool:
+    try:
+        psycopg2.connect(dsn).close()
+    except psycopg2.OperationalError:
+        return True
+    return False
+
+
+class TestAServerThatIsNamed:
+    def test_it_may_ask_for_passwords_and_be_anywhere(self, strict_server: str) -> None:
+        with harness({TEST_DATABASE_URL: strict_server}) as medmitra:
+            medmitra.add_case(user_id=DOCTOR, patient_name="Zoë", created_at="2026-03-04T10:30:00")
+            (case,) = cases_of(medmitra)
+            assert (case["patient_name"], case["created_at"]) == ("Zoë", "2026-03-04T10:30:00Z")
+            left_open = psycopg2.connect(medmitra.database_url)
+            name = left_open.info.dbname
+        with closing(psycopg2.connect(strict_server)) as server:
+            assert execute(server, "SELECT 1 FROM pg_database WHERE datname = %s", [name]) == []
+        left_open.close()
+
+    def test_who_names_no_user_may_have_him_in_the_environment(
+        self, strict_server: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PGUSER", "postgres")
+        parts = parse_dsn(strict_server)
+        del parts["user"]
+        with harness({TEST_DATABASE_URL: make_dsn(**parts)}) as medmitra:
+            monkeypatch.delenv("PGUSER")
+            with closing(psycopg2.connect(medmitra.database_url)) as owner:
+                assert execute(owner, "SELECT current_user") == [("postgres",)]
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"user": "builder"}, "MEDMITRA_TEST_DATABASE_URL must name a superuser"),
+            ({"password": "another"}, "password authentication failed"),
+            ({"dbname": "nowhere"}, 'database "nowhere" does not exist'),
+        ],
+    )
+    def test_one_that_will_not_do_is_said(
+        self, strict_server: str, change: dict[str, str], told: str
+    ) -> None:
+        with (
+            pytest.raises(HarnessError, match=told),
+            harness({TEST_DATABASE_URL: make_dsn(strict_server, **change)}),
+        ):
+            pass
+
+    def test_one_that_stays_silent_is_given_up(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            dsn = f"host=127.0.0.1 port={silent.getsockname()[1]} user=u dbname=d"
+            with pytest.raises(HarnessError, match="timeout expired"), harness({TEST_DATABASE_URL: dsn}):
+                pass
+
+    def test_those_who_use_it_take_turns_with_its_roles(self, server_dsn: str) -> None:
+        waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        with (
+            closing(psycopg2.connect(server_dsn)) as first,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            execute(first, "SELECT pg_advisory_xact_lock(hashtextextended('medmitra roles.sql', 0))")
+            with ExitStack() as stack:
+                second = pool.submit(stack.enter_context, harness({TEST_DATABASE_URL: server_dsn}))
+                wait_until(lambda: execute(first, waiting) or second.done())
+                assert not second.done()
+                first.commit()
+                assert cases_of(second.result()) == []
+
+
 @contextmanager
-def command(folder: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+def command(folder: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     """The command ``harness``, whose Postgres lives below the folder."""
     with subprocess.Popen(
-        [COMMAND, "harness"],
+        [COMMAND, "harness", *arguments],
         env=environment(TMPDIR=str(folder), **variables),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -306,6 +534,19 @@ class TestTheCommand:
         assert not processes_below(folder)
         assert not list(folder.iterdir())
 
+    def test_an_id_comes_back_with_the_answer(self, lines: subprocess.Popen[bytes]) -> None:
+        assert said(lines, b'{"id": "a", "clear": {}}\n') == {"id": "a", "result": None}
+        assert said(lines, b'{"id": [1], "drop": {}}\n').keys() == {"id", "error"}
+
+    def test_it_listens_where_it_is_told(self, server_dsn: str, tmp_path: Path) -> None:
+        port = free_port()
+        told = ("--listen", f"127.0.0.1:{port}")
+        with command(tmp_path, *told, MEDMITRA_TEST_DATABASE_URL=server_dsn) as process:
+            assert said(process)["url"] == f"http://127.0.0.1:{port}"
+        ended = run("harness", "--listen", "8000")
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+        assert "--listen" in ended.stderr
+
     @pytest.mark.parametrize(
         "line",
         [
@@ -324,7 +565,7 @@ class TestTheCommand:
         assert said(lines, line).keys() == {"error"}
         assert said(lines, b'{"clear": {}}\n') == {"result": None}
 
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_ends_it_in_peace(self, server_dsn: str, tmp_path: Path, number: signal.Signals) -> None:
         with command(tmp_path, MEDMITRA_TEST_DATABASE_URL=server_dsn) as process:
             said(process)

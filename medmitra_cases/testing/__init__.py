@@ -9,6 +9,7 @@ With pytest the fixture ``medmitra`` is there as soon as this package is install
 For teams not in Python there is ``medmitra-cases harness``.
 """
 
-from medmitra_cases.testing.client import Harness, HarnessError, harness
+from medmitra_cases.testing.client import Harness, HarnessError
+from medmitra_cases.testing.start import harness
 
 __all__ = ["Harness", "HarnessError", "harness"]

@@ -1,22 +1,13 @@
-"""Starts ``medmitra-cases harness`` in a process of its own, and tells it what a test needs."""
+"""Tells the harness, which runs in a process of its own, what a test needs."""
 
+import itertools
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from threading import Lock
+from contextlib import suppress
+from threading import RLock
 from typing import IO, Any
 from urllib.parse import urlencode
 
 import msgspec
-
-# Names a server to use instead of an embedded one.
-TEST_DATABASE_URL = "MEDMITRA_TEST_DATABASE_URL"
-
-# How long it may take to end once its stdin is closed: its requests, then its Postgres.
-END_SECONDS = 20
 
 
 class HarnessError(Exception):
@@ -24,32 +15,36 @@ class HarnessError(Exception):
 
 
 class Harness:
-    """The service while it runs, and the database behind it. Threads may share it.
+    """The service while it runs, and the database behind it. Threads may share it; forked processes may not.
 
     Attributes:
         base_url: Where the service is, such as ``http://127.0.0.1:41234``.
         database_url: The database's address (a URI as libpq reads it), as its owner, for whatever else.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    def __init__(self, requests: IO[bytes], answers: IO[bytes], log: IO[bytes]) -> None:
         """Wait until it is ready.
 
         Args:
-            process: ``medmitra-cases harness``, its stdin and stdout being pipes.
+            requests: The stdin of ``medmitra-cases harness``.
+            answers: Its stdout.
             log: The file that takes its stderr.
 
         Raises:
             HarnessError: It ended instead.
         """
-        self._process = process
+        self._requests = requests
+        self._answers = answers
         self._log = log
         self._reported = 0
-        self._lock = Lock()
+        self._lock = RLock()
+        self._serial = itertools.count()
+        self._pid = os.getpid()
         ready = self._receive()
         self.base_url: str = ready["url"]
         self.database_url: str = ready["database_url"]
 
-    def url(self, path: str = "", **query: object) -> str:
+    def url(self, path: str = "", /, **query: object) -> str:
         """Write an address of the service.
 
         Args:
@@ -61,7 +56,7 @@ class Harness:
         """
         return f"{self.base_url}{path}{'?' if query else ''}{urlencode(query, doseq=True)}"
 
-    def add_case(self, *, user_id: object, **values: object) -> dict[str, Any]:
+    def add_case(self, /, *, user_id: object, **values: object) -> dict[str, Any]:
         """Insert a case.
 
         Args:
@@ -78,7 +73,7 @@ class Harness:
         case: dict[str, Any] = self._ask("add_case", user_id=user_id, **values)
         return case
 
-    def update_case(self, case_id: object, **values: object) -> dict[str, Any]:
+    def update_case(self, case_id: object, /, **values: object) -> dict[str, Any]:
         """Change a case, as the AI does that analyses it.
 
         Args:
@@ -119,31 +114,45 @@ class Harness:
 
         Returns:
             The lines, up to that of the last request that was answered.
-        """
-        with suppress(HarnessError):  # it has ended, and may say why
-            self._ask("flush_log")
-        return self._read_log()
 
-    def _ask(self, command: str, **arguments: object) -> Any:
+        Raises:
+            HarnessError: The block has ended.
+        """
         with self._lock:
-            if self._process.stdin is None or self._process.stdin.closed:
-                raise HarnessError("the harness has ended")
+            self._must_be_open()
+            with suppress(HarnessError):  # it has ended by itself, and may say why
+                self._ask("flush_log")
+            return self._read_log()
+
+    def _ask(self, command: str, /, **arguments: object) -> Any:
+        with self._lock:
+            self._must_be_open()
+            serial = next(self._serial)
             with suppress(BrokenPipeError):  # what is to be read instead says why
-                self._process.stdin.write(msgspec.json.encode({command: arguments}) + b"\n")
-                self._process.stdin.flush()
+                self._requests.write(msgspec.json.encode({"id": serial, command: arguments}) + b"\n")
+                self._requests.flush()
             answer = self._receive()
+            while answer.get("id") != serial:  # somebody was interrupted before he had read this
+                answer = self._receive()
         if "error" in answer:
             raise HarnessError(answer["error"])
         return answer["result"]
 
-    def _receive(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else b""
-        if not line:
-            self._process.wait(END_SECONDS)
+    def _must_be_open(self) -> None:
+        if self._log.closed:
+            raise HarnessError("the harness has ended")
+        if os.getpid() != self._pid:
             raise HarnessError(
-                f"the harness has ended: {self._read_log().strip() or self._process.returncode}"
+                "only the process that started the harness may use it, not one that forked off"
             )
-        answer: dict[str, Any] = msgspec.json.decode(line)
+
+    def _receive(self) -> dict[str, Any]:
+        line = self._answers.readline()
+        try:
+            answer: dict[str, Any] = msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            said = line.decode(errors="replace") or self._read_log()
+            raise HarnessError(f"the harness has ended: {last_line(said)}") from None
         return answer
 
     def _read_log(self) -> str:
@@ -154,51 +163,13 @@ class Harness:
         return read.decode(errors="replace")
 
 
-@contextmanager
-def harness(settings: Mapping[str, str] | None = None) -> Iterator[Harness]:
-    """Run the service for as long as the block lasts.
-
-    It is the real one, on a free port of 127.0.0.1 and on an empty database: in a Postgres that is started
-    for it, or in the server that ``MEDMITRA_TEST_DATABASE_URL`` names (a superuser's address; the role
-    ``medmitra_cases`` there is made or changed). It ends with this process, however that ends.
+def last_line(text: str) -> str:
+    """Take what a program said at its end.
 
     Args:
-        settings: Settings of the service by their variables, such as ``MEDMITRA_JWT_SECRET``. Those of this
-            process's environment do not count.
+        text: All that it said.
 
-    Yields:
-        What speaks to it.
-
-    Raises:
-        HarnessError: It did not start.
+    Returns:
+        The last line.
     """
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name == TEST_DATABASE_URL or not name.startswith("MEDMITRA_")
-    }
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(
-            (sys.executable, "-m", "medmitra_cases", "harness"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env={**kept, **(settings or {})},
-            start_new_session=True,  # Ctrl-C is for the tests, which then end it
-        ) as process,
-    ):
-        try:
-            yield Harness(process, log)
-        finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        with suppress(BrokenPipeError):
-            process.stdin.close()
-    try:
-        process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # the second one: at once
+    return text.strip().rpartition("\n")[2]

@@ -2,25 +2,24 @@
 
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from inspect import signature
 from threading import Thread
-from typing import Any
 
 import click
-import msgspec
-import psycopg2
+from psycopg2.extensions import connection as Connection
 
 from medmitra_cases import serving
 from medmitra_cases.command_help import Command
-from medmitra_cases.database_commands import execute_file
-from medmitra_cases.errors import MedmitraCasesError
+from medmitra_cases.connection import connect
+from medmitra_cases.listen_option import listen_option
+from medmitra_cases.queries import execute_file
+from medmitra_cases.query_fields import CANONICAL_UUID, UUID_RULE
 from medmitra_cases.settings import Settings
 from medmitra_cases.signals import exit_on_signals
-from medmitra_cases.testing.case_editor import CaseEditor
+from medmitra_cases.testing.case_editor import CaseEditor, Refused
+from medmitra_cases.testing.lines import obey, say
 from medmitra_cases.testing.postgres import as_uri, make_roles, new_database, postgres_server
 from medmitra_cases.tokens import mint_token
 
@@ -53,39 +52,53 @@ DEFAULTS = {
         *((f"{name}  [default: {value}]", "As for serve.") for name, value in DEFAULTS.items()),
         ("MEDMITRA_...", "All other settings of serve, but MEDMITRA_LISTEN."),
     ],
+    statuses=[
+        ("0", "ended by the end of its stdin, or by SIGTERM, SIGHUP or Ctrl-C"),
+        ("1", "an error, told in one line on stderr"),
+        ("2", "wrong usage, told likewise"),
+    ],
 )
-@click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:0", help="Listen here, not on a free port.")
+@listen_option("Listen here, not on a free port.", default="127.0.0.1:0")
 def harness(listen: str) -> None:
     """Serve tests in any language, from an empty database.
 
     Prints one line of JSON once it answers, and ends when its stdin closes. A line of JSON on stdin asks for
     something, and is answered with a line: {"result": ...}, which is the case, null or the token, or
-    {"error": "..."}.
+    {"error": "..."}. An "id" beside what is asked for comes back with the answer.
     """
     environ = {**DEFAULTS, **{name: value for name, value in os.environ.items() if value}}
     environ["MEDMITRA_LISTEN"] = listen
     # Mistakes show before Postgres starts.
     Settings.from_environ({**environ, "DATABASE_URL": "dbname=postgres"})
-    with exit_on_signals(), _empty_database() as (owner_dsn, service_dsn):
+    with exit_on_signals(), _empty_database() as (owner_dsn, owner_uri, service_dsn):
         settings = Settings.from_environ({**environ, "DATABASE_URL": service_dsn})
-        with closing(psycopg2.connect(owner_dsn)) as owner:
-            owner.autocommit = True
-            with owner.cursor() as cursor:
-                cursor.execute("SET timezone = 'UTC'")  # of times without an offset
-                cursor.execute("SET lock_timeout = '10s'")
-            commands = _commands(CaseEditor(owner), settings)
-            serving.serve(settings, partial(_begin, owner_dsn, commands))
+        with (
+            closing(CaseEditor(partial(_connect_as, owner_dsn))) as editor,
+            suppress(SystemExit),  # clients that were cut off do not count: their test is over
+        ):
+            serving.serve(settings, partial(_begin, owner_uri, _commands(editor, settings)))
 
 
 @contextmanager
-def _empty_database() -> Iterator[tuple[str, str]]:
+def _empty_database() -> Iterator[tuple[str, str, str]]:
+    """Have one; the owner's connection string, the same as a URI, and the service's."""
     with postgres_server() as server_dsn, new_database(server_dsn) as owner_dsn:
-        with closing(psycopg2.connect(owner_dsn)) as owner:
-            owner.autocommit = True
+        with closing(connect(owner_dsn)) as owner:
             execute_file(owner, "schema")
             service_dsn = make_roles(server_dsn, owner, owner_dsn)
-        psycopg2.connect(service_dsn).close()  # better now than in the first test
-        yield owner_dsn, service_dsn
+            owner_uri = as_uri(owner)
+        connect(service_dsn).close()  # better now than in the first test
+        yield owner_dsn, owner_uri, service_dsn
+
+
+def _connect_as(owner_dsn: str) -> Connection:
+    owner = connect(owner_dsn)
+    with owner.cursor() as cursor:
+        cursor.execute("SET timezone = 'UTC'")  # of times without an offset
+        cursor.execute(
+            "SET lock_timeout = '2s'"
+        )  # for whoever waits for a transaction that a test left behind
+    return owner
 
 
 def _commands(editor: CaseEditor, settings: Settings) -> Mapping[str, Callable[..., object]]:
@@ -94,8 +107,16 @@ def _commands(editor: CaseEditor, settings: Settings) -> Mapping[str, Callable[.
         "update_case": editor.update_case,
         "clear": editor.clear,
         "flush_log": _flush_log,
-        "token": lambda user_id, minutes=60: mint_token(settings, user_id, minutes=minutes),
+        "token": partial(_token, settings),
     }
+
+
+def _token(settings: Settings, /, user_id: str, minutes: int = 60) -> str:
+    if not (isinstance(user_id, str) and CANONICAL_UUID.fullmatch(user_id)):
+        raise Refused(f"user_id {UUID_RULE}")
+    if not isinstance(minutes, int):
+        raise Refused("minutes must be an integer")
+    return mint_token(settings, user_id, minutes=minutes)
 
 
 def _flush_log() -> None:
@@ -104,34 +125,7 @@ def _flush_log() -> None:
             handler.flush()
 
 
-def _begin(owner_dsn: str, commands: Mapping[str, Callable[..., object]], urls: Sequence[str]) -> None:
-    _say({"url": urls[0], "database_url": as_uri(owner_dsn)})
+def _begin(database_url: str, commands: Mapping[str, Callable[..., object]], urls: Sequence[str]) -> None:
+    say({"url": urls[0], "database_url": database_url})
     # A daemon: where a signal ends the process, it still waits for a line.
-    Thread(target=_obey, args=(commands,), daemon=True).start()
-
-
-def _obey(commands: Mapping[str, Callable[..., object]]) -> None:
-    try:
-        # Not sys.stdin: its lock, which a thread that reads holds, makes Python abort when it ends.
-        with suppress(BrokenPipeError), open(0, "rb", buffering=0, closefd=False) as requests:
-            for line in requests:
-                _say(_answer(line, commands))
-    finally:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _answer(line: bytes, commands: Mapping[str, Callable[..., object]]) -> dict[str, object]:
-    try:
-        ((name, arguments),) = msgspec.json.decode(line, type=dict[str, dict[str, Any]]).items()
-        command = partial(commands[name], **arguments)
-        signature(command).bind()
-    except (ValueError, KeyError, TypeError):
-        return {"error": f'a line must be {{"…": {{…}}}}: one of {", ".join(commands)}, and its arguments'}
-    try:
-        return {"result": command()}
-    except MedmitraCasesError as error:
-        return {"error": str(error)}
-
-
-def _say(what: object) -> None:
-    click.echo(msgspec.json.encode(what))
+    Thread(target=obey, args=(commands,), daemon=True).start()

@@ -1,10 +1,11 @@
 """The pytest plugin: the fixture ``medmitra`` and what it is made of."""
 
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, suppress
 
 import pytest
 
-from medmitra_cases.testing.client import Harness, harness
+from medmitra_cases.testing import Harness, HarnessError, harness
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +17,11 @@ def medmitra_settings() -> Mapping[str, str]:
 @pytest.fixture(scope="session")
 def medmitra_harness(medmitra_settings: Mapping[str, str]) -> Iterator[Harness]:
     """The service, started once; under pytest-xdist once for each worker."""
-    with harness(medmitra_settings) as started:
+    with ExitStack() as stack:
+        try:
+            started = stack.enter_context(harness(medmitra_settings))
+        except HarnessError as error:
+            pytest.fail(str(error), pytrace=False)
         yield started
 
 
@@ -34,5 +39,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     medmitra = getattr(item, "funcargs", {}).get("medmitra")
     if report.failed and isinstance(medmitra, Harness):
-        report.sections.append(("medmitra-cases log", medmitra.log()))
+        with suppress(HarnessError):  # the session may be over
+            report.sections.append(("medmitra-cases log", medmitra.log()))
     return report

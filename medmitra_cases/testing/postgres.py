@@ -8,14 +8,17 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-import psycopg2
+from marshmallow import ValidationError
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from medmitra_cases.database_commands import execute_file
+from medmitra_cases.connection import connect
 from medmitra_cases.embedded import embedded_postgres
-from medmitra_cases.testing.client import TEST_DATABASE_URL
+from medmitra_cases.errors import SettingsError
+from medmitra_cases.queries import execute_file
+from medmitra_cases.setting_rules import must_be_database_url
+from medmitra_cases.testing.start import TEST_DATABASE_URL
 
 
 @contextmanager
@@ -26,14 +29,29 @@ def postgres_server() -> Iterator[str]:
         A superuser's connection string.
 
     Raises:
+        SettingsError: One is named by something else.
         EmbeddedPostgresError: None is named, and the embedded one does not start.
+        psycopg2.Error: The one that is named cannot be reached.
     """
     named = os.environ.get(TEST_DATABASE_URL)
     if named:
+        _must_be_superusers(named)
         yield named
         return
     with open_folder() as folder, embedded_postgres(folder, durable=False) as dsn:
         yield dsn
+
+
+def _must_be_superusers(dsn: str) -> None:
+    try:
+        must_be_database_url(dsn)
+    except ValidationError as error:
+        raise SettingsError(f"{TEST_DATABASE_URL} {error.messages[0]}") from None
+    with closing(connect(dsn)) as server, server.cursor() as cursor:
+        cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        if cursor.fetchone() != (True,):
+            # Others may do all of it, but for dropping the database while a session of the service lasts.
+            raise SettingsError(f"{TEST_DATABASE_URL} must name a superuser")
 
 
 @contextmanager
@@ -49,11 +67,11 @@ def open_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def new_database(server_dsn: str, *, options: str = "TEMPLATE template0") -> Iterator[str]:
+def new_database(server_dsn: str, *, options: str = "TEMPLATE template0 ENCODING 'UTF8'") -> Iterator[str]:
     """Make a database for as long as the block lasts.
 
     Args:
-        server_dsn: A connection string of a superuser, or of who may make databases.
+        server_dsn: A superuser's connection string.
         options: What ``CREATE DATABASE`` is to be told, in SQL.
 
     Yields:
@@ -63,9 +81,8 @@ def new_database(server_dsn: str, *, options: str = "TEMPLATE template0") -> Ite
         psycopg2.Error: The server refused.
     """
     name = f"medmitra_test_{secrets.token_hex(4)}"
-    with closing(psycopg2.connect(server_dsn)) as server, server.cursor() as cursor:
-        server.autocommit = True
-        identifier = sql.Identifier(name)
+    identifier = sql.Identifier(name)
+    with closing(connect(server_dsn)) as server, server.cursor() as cursor:
         cursor.execute(sql.SQL("CREATE DATABASE {} {}").format(identifier, sql.SQL(options)))
         try:
             yield make_dsn(server_dsn, dbname=name)
@@ -89,28 +106,29 @@ def make_roles(server_dsn: str, owner: Connection, owner_dsn: str) -> str:
         psycopg2.Error: The server refused.
     """
     password = owner.info.password
-    with closing(psycopg2.connect(server_dsn)) as server, server.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('medmitra roles.sql', 0))")
+    with closing(connect(server_dsn)) as server, server.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended('medmitra roles.sql', 0))")
         execute_file(owner, "roles")
         if password:
             cursor.execute("ALTER ROLE medmitra_cases PASSWORD %s", [password])
-        server.commit()
     login = {"user": "medmitra_cases", **({"password": password} if password else {})}
     return make_dsn(owner_dsn, **login)
 
 
-def as_uri(dsn: str) -> str:
-    """Write a connection string as drivers in other languages read it, too.
+def as_uri(connection: Connection) -> str:
+    """Write where a connection leads as drivers in other languages read it, too.
 
     Args:
-        dsn: Any that libpq takes.
+        connection: The connection.
 
     Returns:
-        ``postgresql://USER:PASSWORD@/DATABASE?host=…``: a host may be a folder, so it is not where hosts are.
+        ``postgresql://USER:PASSWORD@/DATABASE?host=…&port=…``: a host may be a folder, so it is not where
+        hosts are as a rule. What it says of TLS is what the connection was told.
     """
-    parameters = parse_dsn(dsn)
-    login = ":".join(
-        quote(parameters.pop(name), safe="") for name in ("user", "password") if name in parameters
-    )
-    database = quote(parameters.pop("dbname"), safe="")
-    return f"postgresql://{login}{'@' * bool(login)}/{database}?{urlencode(parameters, quote_via=quote)}"
+    info = connection.info
+    login = quote(info.user, safe="")
+    if info.password:
+        login += f":{quote(info.password, safe='')}"
+    parameters = {"host": info.host, "port": str(info.port)}
+    parameters |= {name: value for name, value in parse_dsn(connection.dsn).items() if name.startswith("ssl")}
+    return f"postgresql://{login}@/{quote(info.dbname, safe='')}?{urlencode(parameters, quote_via=quote)}"
