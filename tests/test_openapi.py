@@ -139,7 +139,7 @@ def server(layout_database: CasesDatabase) -> Iterator[Running]:
         yield server
 
 
-MINE = bearer(mint_token(factories.settings("dbname=postgres", **TOKENS), DOCTOR, minutes=5))
+MINE = bearer(mint_token(factories.settings("dbname=postgres", **TOKENS), DOCTOR, minutes=1_440))
 ANSWERS: dict[str, tuple[str, dict[str, str], int]] = {
     "cases": (ASKED, MINE, 200),
     "a page": (f"{ASKED}&limit=2", MINE, 200),
