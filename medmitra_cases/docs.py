@@ -72,6 +72,11 @@ def create_blueprint(*, needs_tokens: bool) -> Blueprint:
         response.headers["Content-Security-Policy"] = _POLICY
         return response
 
+    @blueprint.get("/docs/")
+    def typed_with_a_slash() -> Response:
+        """Send a person to the page, from below which its links would lead elsewhere."""
+        return Response(status=308, headers={"Location": "../docs"})
+
     @blueprint.get("/docs/<name>")
     def asset(name: str) -> Response:
         """Give what the page is made of."""

@@ -6,7 +6,7 @@ from apispec import APISpec
 
 from medmitra_cases.cases import PATH
 from medmitra_cases.openapi_fields import FieldsPlugin
-from medmitra_cases.openapi_responses import HEADERS, responses
+from medmitra_cases.openapi_responses import headers, responses
 from medmitra_cases.query_schema import CASE_QUERY
 from medmitra_cases.tokens import LONGEST_TOKEN
 from medmitra_cases.version import __version__
@@ -15,12 +15,14 @@ _SERVICE = """
 *Which cases are mine, and how are they doing?* One endpoint answers that for a doctor.
 
 Every error has the same body, `{"detail": "…"}`: those of other paths (404) and methods (405), too, and those
-that a proxy in front may add (414, 429, 502, 504).
+that a proxy in front may add (414, 429, 502, 504). Pages of other origins that may read the answers find the
+headers of CORS in them, too.
 """
 
 _CASES = """
 With nothing but `user_id` the answer is the whole list, in the order in which the cases were created in the
-database. Each other parameter is optional, and they can be combined. Unknown ones change nothing.
+database. Each other parameter is optional, and they can be combined. One that is given twice, by either of
+its names, is a 400; unknown ones change nothing.
 
 **Refreshing:** send an answer's `ETag` back as `If-None-Match`, and as long as nothing has changed the answer
 is 304, without a body. A browser's `fetch` does that by itself.
@@ -57,7 +59,7 @@ def openapi(*, needs_tokens: bool) -> dict[str, Any]:
         # Relative to this document: the service does not know below which path a proxy shows it.
         servers=[{"url": "."}],
     )
-    for name, header in HEADERS.items():
+    for name, header in headers(needs_tokens=needs_tokens).items():
         spec.components.header(name, header)
     spec.path(
         PATH,
@@ -69,7 +71,7 @@ def openapi(*, needs_tokens: bool) -> dict[str, Any]:
                 "description": description.strip(),
                 "parameters": [{"in": "query", "schema": CASE_QUERY}, _IF_NONE_MATCH],
                 "responses": responses(needs_tokens=needs_tokens, with_bodies=method == "get"),
-                **({"security": [{_BEARER: []}]} if needs_tokens else {}),
+                "security": [{_BEARER: []}] if needs_tokens else [],
             }
             for method, name, summary, description in (
                 ("get", "get_all_cases", "All cases of a doctor", _CASES),
@@ -84,7 +86,9 @@ def openapi(*, needs_tokens: bool) -> dict[str, Any]:
                 "type": "http",
                 "scheme": "bearer",
                 "bearerFormat": "JWT",
-                "description": f"The doctor's token, of at most {LONGEST_TOKEN:,} bytes.",
+                "description": "The doctor's token alone, without the word `Bearer`;"
+                f" at most {LONGEST_TOKEN:,} bytes.",
             },
         )
-    return spec.to_dict()
+    document: dict[str, Any] = spec.to_dict()
+    return {"openapi": document.pop("openapi"), **document}  # what it is comes first

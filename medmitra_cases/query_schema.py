@@ -8,12 +8,15 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
 
 from medmitra_cases import published
 from medmitra_cases.case_query import DEFAULT_LIMIT, MAX_LIMIT, SORT_COLUMNS
-from medmitra_cases.query_fields import Moment, WholeNumber, one_of, text, uuid
+from medmitra_cases.query_fields import LONGEST_TEXT, Moment, WholeNumber, one_of, text, uuid
 
 # Beyond any age and page; times MAX_LIMIT it is still a bigint.
 _NINE_DIGITS = 999_999_999
 
-_DATE_OR_TIME = "a date, which is that whole day in UTC, or a time with its offset."
+_DATE_OR_TIME = (
+    "a date (`2026-03-04`: that whole day in UTC), or a time with its offset (`2026-03-04T10:30:00+05:30`)."
+)
+_UP_TO = f"Up to {LONGEST_TEXT} characters."
 
 
 def _names(name: str, field: fields.Field[Any]) -> list[str]:
@@ -34,11 +37,11 @@ class CaseQuerySchema(Schema):
         unknown = EXCLUDE
 
     user_id = uuid("The UUID of the doctor whose cases to return.", required=True, example=published.USER_ID)
-    status = text("Only cases with exactly this status, such as `completed`.")
-    gender = text("Only patients of exactly this gender.")
+    status = text(f"Only cases with exactly this status, such as `completed`. {_UP_TO}")
+    gender = text(f"Only patients of exactly this gender. {_UP_TO}")
     search = text(
         "Only cases with this text in the patient's name, the summary or the case's id, in capital or small"
-        " letters."
+        f" letters. {_UP_TO}"
     )
     min_age = WholeNumber("Only patients of this age or older.", -_NINE_DIGITS, _NINE_DIGITS, alias="minAge")
     max_age = WholeNumber(
@@ -56,9 +59,19 @@ class CaseQuerySchema(Schema):
         *("asc", "desc"),
         alias="sortOrder",
     )
-    limit = WholeNumber("So many cases on a page. Without `limit` and `page`, the whole list.", 1, MAX_LIMIT)
-    page = WholeNumber(f"That page of `limit` cases, or of {DEFAULT_LIMIT}.", 1, _NINE_DIGITS)
-    after = uuid("Only what comes after the case with this `case_id`.")
+    limit = WholeNumber(
+        f"How many cases a page has, 1 to {MAX_LIMIT:,}. Without `limit` and `page` the answer is the whole"
+        " list.",
+        1,
+        MAX_LIMIT,
+    )
+    page = WholeNumber(
+        f"Which page, from 1. Without `limit` a page has {DEFAULT_LIMIT} cases.", 1, _NINE_DIGITS
+    )
+    after = uuid(
+        "Only what comes after the case with this `case_id`: in the list or, with `sort_by`, in the order of"
+        " insertion. It must be one of the doctor's."
+    )
 
     @pre_load
     def take_the_only_value(self, parameters: Mapping[str, list[str]], **_: Any) -> dict[str, str]:

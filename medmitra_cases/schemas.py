@@ -11,7 +11,8 @@ from marshmallow import Schema, ValidationError, fields
 
 from medmitra_cases.utc_datetime import UtcDateTime
 
-_TIME = "In UTC, with `Z`, and with a fraction of six digits where there is one."
+_LEFT_EMPTY = "Null only if whoever wrote the row left it empty."
+_TIME = f"In UTC, with `Z`, and with a fraction of six digits where there is one. {_LEFT_EMPTY}"
 
 
 class CaseSchema(Schema):
@@ -19,15 +20,20 @@ class CaseSchema(Schema):
 
     case_id = fields.String(required=True, metadata={"description": "The case's UUID."})
     user_id = fields.String(required=True, metadata={"description": "The doctor's UUID."})
-    patient_name = fields.String(required=True)
+    patient_name = fields.String(required=True, metadata={"description": "The patient's full name."})
     patient_age = fields.Integer(required=True, metadata={"description": "In years."})
-    patient_gender = fields.String(required=True)
-    case_summary = fields.String(required=True, allow_none=True)
+    patient_gender = fields.String(
+        required=True, metadata={"description": "As whoever wrote the case put it."}
+    )
+    case_summary = fields.String(
+        required=True, allow_none=True, metadata={"description": "A summary, or the doctor's notes."}
+    )
     status = fields.String(
         required=True,
         allow_none=True,
         metadata={
-            "description": "Any text, usually one of these.",
+            "description": "Usually `pending`, `analyzing`, `processing`, `completed` or `failed`, but any"
+            f" text is passed on. {_LEFT_EMPTY}",
             "examples": ["pending", "analyzing", "processing", "completed", "failed"],
         },
     )

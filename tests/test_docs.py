@@ -75,10 +75,15 @@ def test_it_leaves_no_line_in_the_audit(
     assert caplog.records == []
 
 
+def test_a_slash_at_the_end_leads_to_the_page(client: FlaskClient) -> None:
+    response = client.get("/docs/")
+    assert (response.status_code, response.headers["Location"]) == (308, "../docs")
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        *("", "index.html", "swagger-ui.js", "swagger-ui-standalone-preset.js", "VERSION", "LICENSE"),
+        *("index.html", "swagger-ui.js", "swagger-ui-standalone-preset.js", "VERSION", "LICENSE"),
         *("swagger-ui.css/", "x/docs.css", "../docs.py", "%2e%2e/docs.py", "..%2fdocs.py", "docs.css%00"),
     ],
 )

@@ -57,6 +57,16 @@ def assert_at_home(visited: Visit, address: str) -> None:
     assert {request.url.startswith(f"{address}/") for request in visited.requests} == {True}
 
 
+def upper_edge(page: Page, selector: str) -> float:
+    found: float = page.evaluate("s => document.querySelector(s).getBoundingClientRect().top", selector)
+    return found
+
+
+def lower_edge(page: Page, selector: str) -> float:
+    found: float = page.evaluate("s => document.querySelector(s).getBoundingClientRect().bottom", selector)
+    return found
+
+
 def width(page: Page) -> int:
     found: int = page.evaluate("document.documentElement.scrollWidth")
     return found
@@ -103,6 +113,54 @@ def test_whoever_has_a_token_can_try_it_out(browser: Browser, published_cases: C
         assert_shown(page, "200", *NAMES)
         assert visited.requests[-1].headers["authorization"] == f"Bearer {token}"
         assert_at_home(visited, address)
+
+
+def test_a_value_that_is_not_as_it_must_be_is_shown(browser: Browser, published_cases: CasesDatabase) -> None:
+    with serving(published_cases) as address, visit(browser, **PHONE) as visited:
+        page = visited.page
+        page.goto(f"{address}/docs")
+        date = page.get_by_placeholder("start_date")
+        date.fill("yesterday")
+        page.get_by_placeholder("user_id").scroll_into_view_if_needed()
+        execute(page)
+        expect(date).to_be_focused()
+        expect(date).to_be_in_viewport()
+        expect(page.locator(".live-responses-table")).to_have_count(0)
+        date.fill("2026-03-04")
+        execute(page)
+        assert_shown(page, "200", NAMES[0])
+        assert_at_home(visited, address)
+
+
+def test_what_is_focused_is_in_sight(browser: Browser, published_cases: CasesDatabase) -> None:
+    with (
+        serving(published_cases) as address,
+        visit(browser, viewport={"width": 1280, "height": 800}) as visited,
+    ):
+        page = visited.page
+        page.goto(f"{address}/docs")
+        page.get_by_placeholder("user_id").focus()
+        for _ in range(10):
+            page.keyboard.press("Tab")
+            assert lower_edge(page, ":focus") <= upper_edge(page, ".opblock-get .execute-wrapper")
+
+
+def test_it_is_dark_where_all_is_dark(browser: Browser, published_cases: CasesDatabase) -> None:
+    with serving(published_cases) as address, visit(browser, color_scheme="dark") as visited:
+        visited.page.goto(f"{address}/docs")
+        expect(visited.page.locator("html")).to_have_class("dark-mode")
+
+
+def test_on_a_phone_the_answer_to_head_is_shown_too(browser: Browser, published_cases: CasesDatabase) -> None:
+    with serving(published_cases) as address, visit(browser, **PHONE) as visited:
+        page = visited.page
+        page.goto(f"{address}/docs")
+        execute(page)
+        assert_shown(page, "200", *NAMES)
+        head = page.locator(".opblock-head")
+        head.locator(".opblock-summary-control").click()
+        head.get_by_role("button", name="Execute").click()
+        expect(head.locator(".live-responses-table tbody .response-col_status")).to_be_in_viewport()
 
 
 def test_on_a_phone_nothing_sticks_out(browser: Browser, published_cases: CasesDatabase) -> None:

@@ -19,7 +19,7 @@ from tests.factories import DOCTOR, CasesDatabase, case
 from tests.processes import Running, serve
 from tests.tokens import SECRET, bearer
 
-CASES = [case() for _ in range(3)]
+CASES = [case(), case(), case(case_summary=None, status=None, created_at=None, updated_at=None)]
 TOKENS = {"MEDMITRA_JWT_SECRET": SECRET}
 
 # Names that are not documented change nothing, so there is nothing to find in sending some.
