@@ -20,11 +20,11 @@ help: ## this list
 run: $(VENV)/demo.installed ## the service on a Postgres of its own, with the published example
 	$(BIN)/medmitra-cases demo
 
-# Two files at a time, each on a Postgres of its own; a server that is named has but one role medmitra_cases.
+# Three files at a time, as they wait as much as they work, each on a Postgres of its own; a server that is named has but one role medmitra_cases.
 test: $(VENV)/dev.installed $(TYPESCRIPT)/.package-lock.json ## the whole suite against a real Postgres, with branch coverage
 	$(call debian,chromium:chromium curl:curl)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(if $(MEDMITRA_TEST_DATABASE_URL),,-n 2 --dist loadfile)
+	$(BIN)/coverage run -m pytest $(if $(MEDMITRA_TEST_DATABASE_URL),,-n 3 --dist loadfile)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
