@@ -6,7 +6,7 @@ from typing import Any
 from marshmallow import Schema
 
 from medmitra_cases import published
-from medmitra_cases.cases import CACHING
+from medmitra_cases.answers import CACHING
 from medmitra_cases.openapi_fields import json_pattern
 from medmitra_cases.request_id import SANE
 from medmitra_cases.response_headers import SAFETY

@@ -44,6 +44,7 @@ LAYERS = (
     {"dao"},
     {"case_batches", "entity_tags", "error_handlers", "links", "readiness", "plan"},
     {"long_answers", "role_checks"},
+    {"answers"},
     {"cases", "checks"},
     {"openapi_responses"},
     {"openapi"},
@@ -57,6 +58,7 @@ LAYERS = (
 )
 KNOW_FLASK = {
     "admin",
+    "answers",
     "app",
     "audit",
     "cases",

@@ -15,7 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases import audit, cases
+from medmitra_cases import answers, audit
 from medmitra_cases.dao import fetch_cases
 from medmitra_cases.settings import Settings
 from medmitra_cases.tokens import mint_token
@@ -293,7 +293,7 @@ def test_a_request_that_was_cut_off_is_written_once(
         audit.cut_off()
         return fetch_cases(*args, **kwargs)
 
-    monkeypatch.setattr(cases, "fetch_cases", fetch_in_the_end)
+    monkeypatch.setattr(answers, "fetch_cases", fetch_in_the_end)
     with caplog.at_level(logging.INFO):
         assert client.get(ASKED).status_code == 200
     (line,) = (json.loads(entry.getMessage()) for entry in caplog.records if entry.name == audit.__name__)

@@ -25,7 +25,7 @@ from psycopg2.extensions import connection as PsycopgConnection
 from psycopg2.extensions import make_dsn, parse_dsn
 from werkzeug.test import TestResponse
 
-from medmitra_cases import cases, create_app, entity_tags, long_answers, queries
+from medmitra_cases import answers, create_app, entity_tags, long_answers, queries
 from medmitra_cases.app import DATABASE
 from medmitra_cases.connection import _Cursor
 from medmitra_cases.embedded import embedded_postgres
@@ -79,8 +79,8 @@ def source(request: pytest.FixtureRequest) -> str:
 def lists(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How lists are sent."""
     if request.param == "in pieces":
-        monkeypatch.setattr(cases, "WHOLE_CASES", 1)
-        monkeypatch.setattr(cases, "CHUNK_CASES", 2)
+        monkeypatch.setattr(answers, "WHOLE_CASES", 1)
+        monkeypatch.setattr(answers, "CHUNK_CASES", 2)
     how: str = request.param
     return how
 
@@ -224,9 +224,9 @@ def test_for_a_304_no_case_is_read(
 ) -> None:
     known = {url: get(client, url).tag for url in asked.values()}
     for module, name in [
-        (cases, "fetch_cases"),
-        (cases, "CaseBatches"),
-        (cases, "to_json"),
+        (answers, "fetch_cases"),
+        (answers, "CaseBatches"),
+        (answers, "to_json"),
         (long_answers, "to_json"),
     ]:
         monkeypatch.setattr(module, name, None)

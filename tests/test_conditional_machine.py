@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from psycopg2.errors import DeadlockDetected
 from psycopg2.extensions import connection as PsycopgConnection
 
-from medmitra_cases import cases, create_app
+from medmitra_cases import answers, create_app
 from medmitra_cases.app import DATABASE
 from tests import factories
 from tests.factories import DOCTOR, KEYS, CasesDatabase, execute, in_json
@@ -160,8 +160,8 @@ class World(NamedTuple):
 @pytest.fixture
 def world(database: CasesDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Services by their source of tags, to which four cases are a long list; writers without triggers."""
-    monkeypatch.setattr(cases, "WHOLE_CASES", 3)
-    monkeypatch.setattr(cases, "CHUNK_CASES", 2)
+    monkeypatch.setattr(answers, "WHOLE_CASES", 3)
+    monkeypatch.setattr(answers, "CHUNK_CASES", 2)
     with ExitStack() as stack:
         writers = [stack.enter_context(closing(psycopg2.connect(database.owner_dsn))) for _ in range(WRITERS)]
         for writer in writers:

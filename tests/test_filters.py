@@ -12,7 +12,7 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from medmitra_cases import cases, create_app
+from medmitra_cases import answers, create_app
 from medmitra_cases.app import DATABASE
 from tests import factories
 from tests.factories import DOCTOR, UTC, CasesDatabase, case, in_json
@@ -245,8 +245,8 @@ def test_every_combination(
     expected = reference(asked)
     with pytest.MonkeyPatch.context() as patch:
         if streams:
-            patch.setattr(cases, "WHOLE_CASES", 4)
-            patch.setattr(cases, "CHUNK_CASES", 3)
+            patch.setattr(answers, "WHOLE_CASES", 4)
+            patch.setattr(answers, "CHUNK_CASES", 3)
         response = get(reader, sent)
         assert found(response) == [in_json(columns) for columns in expected.page]
 

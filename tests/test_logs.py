@@ -38,7 +38,7 @@ KEYS = ["time", "level", "logger", "request_id", "message"]
 # The command, with two mistakes of ours in it: one that the application meets, and one that the server meets.
 MISTAKEN = f"""
 import sys
-from medmitra_cases import app, cases, cli
+from medmitra_cases import answers, app, cli
 
 def fetch_cases(connection, query, **how):
     if query.user_id == {OTHER!r}:
@@ -51,7 +51,7 @@ def wsgi_app(self, environ, start_response):
         raise RuntimeError("another mistake\\nof ours")
     return answer
 
-fetch, cases.fetch_cases = cases.fetch_cases, fetch_cases
+fetch, answers.fetch_cases = answers.fetch_cases, fetch_cases
 serve, app.Application.wsgi_app = app.Application.wsgi_app, wsgi_app
 sys.argv[0] = "medmitra-cases"
 cli.main()

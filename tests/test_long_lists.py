@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from medmitra_cases import cases, long_answers
+from medmitra_cases import answers, long_answers
 from medmitra_cases.app import DATABASE
 from medmitra_cases.case_batches import CaseBatches
 from medmitra_cases.case_query import CaseQuery
@@ -27,8 +27,8 @@ TERMINATE = f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}"
 
 @pytest.fixture(autouse=True)
 def _short_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cases, "WHOLE_CASES", 20)
-    monkeypatch.setattr(cases, "CHUNK_CASES", 10)
+    monkeypatch.setattr(answers, "WHOLE_CASES", 20)
+    monkeypatch.setattr(answers, "CHUNK_CASES", 10)
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +157,7 @@ def test_what_breaks_a_list_off_takes_no_data_along(
             return super().__next__()
 
     add(database, 50)
-    monkeypatch.setattr(cases, "CaseBatches", Refused)
+    monkeypatch.setattr(answers, "CaseBatches", Refused)
     _, chunks = begin(client)
     next(chunks)
     with pytest.raises(BrokenOff) as raised:
@@ -209,7 +209,7 @@ def test_a_lost_connection_is_replaced_before_a_list_begins(app: Flask, database
 def test_a_list_that_cannot_begin_is_a_500(
     client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cases, "fetch_cases", lambda *_, **__: None)  # too many, it says
+    monkeypatch.setattr(answers, "fetch_cases", lambda *_, **__: None)  # too many, it says
     execute(database.owner, "ALTER TABLE medmitra.cases RENAME COLUMN status TO state")
     try:
         response = client.get(ASKED)
@@ -229,7 +229,7 @@ def test_a_list_whose_first_rows_cannot_be_read_is_a_500(
             execute(database.owner, TERMINATE)
 
     add(database, 50)
-    monkeypatch.setattr(cases, "CaseBatches", Terminated)
+    monkeypatch.setattr(answers, "CaseBatches", Terminated)
     response = client.get(ASKED)
     assert response.status_code == 500
     assert response.get_json()["detail"].startswith("Internal server error: database unavailable")
@@ -245,7 +245,7 @@ def test_cases_that_vanish_before_a_list_begins(
         database.clear()
         return fetched
 
-    monkeypatch.setattr(cases, "fetch_cases", fetch_then_delete)
+    monkeypatch.setattr(answers, "fetch_cases", fetch_then_delete)
     assert client.get(ASKED).data == b'{"cases":[]}'
 
 

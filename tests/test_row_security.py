@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 from flask.testing import FlaskClient
 
-from medmitra_cases import cases, statements
+from medmitra_cases import answers, statements
 from medmitra_cases.case_batches import CaseBatches
 from medmitra_cases.case_query import CaseQuery
 from medmitra_cases.connection import Connection, connect
@@ -60,8 +60,8 @@ def test_a_query_that_asks_for_all_cases_gets_one_doctors(
 def test_a_long_list_too(
     client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cases, "WHOLE_CASES", 20)
-    monkeypatch.setattr(cases, "CHUNK_CASES", 10)
+    monkeypatch.setattr(answers, "WHOLE_CASES", 20)
+    monkeypatch.setattr(answers, "CHUNK_CASES", 10)
     database.add_many([DOCTOR, OTHER], 100)
     found = client.get(ASKED).get_json()["cases"]
     assert [columns["user_id"] for columns in found] == [DOCTOR] * 50
