@@ -30,7 +30,7 @@ _NO_SESSION = NullSession()
 
 
 class Application(Flask):
-    """Flask that names requests; without two things that cost each and that one endpoint does not need."""
+    """Flask that names each request; without sessions and the matching of hosts, which cost every one."""
 
     session_interface = _NoSessions()
 

@@ -16,51 +16,13 @@ BATCH_ROWS = 10_000
 HISTORY = timedelta(days=5 * 365)
 
 _GIVEN_NAMES = {
-    "female": (
-        "Aisha",
-        "Ana",
-        "Chloé",
-        "Eilidh",
-        "Grace",
-        "Ingrid",
-        "Kavya",
-        "Mei",
-        "Priya",
-        "Zoë",
-        "Ольга",
-        "美咲",
-    ),
-    "male": (
-        "Ahmed",
-        "Arjun",
-        "Björn",
-        "Carlos",
-        "David",
-        "Emeka",
-        "John",
-        "Liam",
-        "Rohan",
-        "Tomás",
-        "Иван",
-        "健太",
-    ),
+    "female": ("Aisha", "Ana", "Chloé", "Grace", "Ingrid", "Kavya", "Priya", "Zoë", "Ольга", "美咲"),
+    "male": ("Ahmed", "Arjun", "Björn", "Carlos", "David", "Emeka", "John", "Rohan", "Tomás", "Иван", "健太"),
     "other": ("Alex", "Kiran", "Robin", "Sam"),
 }
 _FAMILY_NAMES = (
-    *(
-        "Ahmed",
-        "Andersson",
-        "Brown",
-        "Castillo",
-        "Doe",
-        "García",
-        "Gupta",
-        "Haddad",
-        "Ivanova",
-        "Jensen",
-        "Kim",
-    ),
-    *("Lê", "Müller", "Nakamura", "O'Connor", "Okafor", "Patel", "Rossi", "Singh", "Smith", "Şahin", "Wang"),
+    *("Ahmed", "Andersson", "Brown", "Castillo", "Doe", "García", "Gupta", "Haddad", "Ivanova", "Jensen"),
+    *("Kim", "Lê", "Müller", "Nakamura", "Okafor", "Patel", "Rossi", "Singh", "Smith", "Şahin", "Wang"),
 )
 _COMPLAINTS = (
     "Chest pain and shortness of breath on exertion",

@@ -71,7 +71,6 @@ class SettingsSchema(Schema):
             " for. Keep it above the proxy's own (nginx: `keepalive_timeout` in `upstream`, 60 s)."
         },
     )
-
     drain_seconds = number(
         fields.Float,
         25,
@@ -97,7 +96,6 @@ class SettingsSchema(Schema):
         validate=validate.OneOf(("text", "json"), error="must be text or json"),
         metadata={"help": "`text` or `json`: how the service writes its own log. The audit is always JSON."},
     )
-
     jwt_secret = fields.String(
         data_key="MEDMITRA_JWT_SECRET",
         load_default=None,
@@ -166,7 +164,7 @@ class SettingsSchema(Schema):
         """
         sources = [name for name in ("MEDMITRA_JWT_SECRET", "MEDMITRA_JWKS_URL") if name in sent]
         mistakes = {
-            name: [f"needs {' or '.join(('MEDMITRA_JWT_SECRET', 'MEDMITRA_JWKS_URL'))} beside it"]
+            name: ["needs MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL beside it"]
             for name in ("MEDMITRA_JWT_AUDIENCE", "MEDMITRA_JWT_ISSUER")
             if name in sent and not sources
         }

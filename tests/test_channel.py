@@ -15,6 +15,12 @@ import pytest
 from tests.factories import DOCTOR, CasesDatabase, case, execute
 from tests.processes import PATIENCE_SECONDS, Running, serve, wait_until
 
+# The table's layout has no say in any of this.
+pytestmark = [
+    pytest.mark.parametrize("layout_database", ["own_table"], indirect=True),
+    pytest.mark.usefixtures("layout_database"),
+]
+
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
 REQUEST = f"GET {ASKED} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
 SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname = current_database()"

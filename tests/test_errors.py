@@ -14,7 +14,7 @@ from psycopg2.extensions import make_dsn
 from werkzeug.exceptions import default_exceptions
 from werkzeug.test import TestResponse
 
-from medmitra_cases import cases, create_app, error_handlers
+from medmitra_cases import answers, cases, create_app, error_handlers
 from medmitra_cases.app import DATABASE
 from tests import factories
 from tests.factories import DOCTOR, CasesDatabase, case, execute
@@ -71,7 +71,6 @@ def test_every_http_error_has_the_one_body(app: Flask, code: int) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/docs/",
         "/cases",
         "/cases/",
         "/cases/all_cases/",
@@ -144,7 +143,7 @@ def test_unforeseen_exceptions(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("John Doe is in SELECT secret")
 
-    monkeypatch.setattr(cases, "fetch_cases", fail)
+    monkeypatch.setattr(answers, "fetch_cases", fail)
     response = client.get(ASKED)
     assert "RuntimeError: John Doe" in assert_fault(response, "unexpected error", caplog)
     assert "John" not in response.text

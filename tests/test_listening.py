@@ -17,6 +17,12 @@ from medmitra_cases.setting_rules import is_loopback
 from tests.factories import DOCTOR, CasesDatabase
 from tests.processes import COMMAND, environment, run, running, running_on
 
+# The table's layout has no say in any of this.
+pytestmark = [
+    pytest.mark.parametrize("layout_database", ["own_table"], indirect=True),
+    pytest.mark.usefixtures("layout_database"),
+]
+
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
 REQUEST = f"GET {ASKED} HTTP/1.0\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n".encode()
 SERVE = (COMMAND, "serve")

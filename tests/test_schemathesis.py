@@ -25,7 +25,7 @@ TOKENS = {"MEDMITRA_JWT_SECRET": SECRET}
 # Names that are not documented change nothing, so there is nothing to find in sending some.
 CONFIG = SchemathesisConfig.from_dict({"generation": {"allow-extra-parameters": False}})
 same_requests_each_time = settings(
-    max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 own_table = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
