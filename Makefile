@@ -73,7 +73,7 @@ clean: ## remove all that the above made
 # Nothing is installed whose hash is not known beforehand.
 $(VENV)/%.installed: requirements/%.txt setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --no-compile --require-hashes --requirement requirements/$*.txt
+	$(PIP) install --quiet --require-hashes --requirement requirements/$*.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(PIP) check
 	touch $@
