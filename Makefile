@@ -30,7 +30,7 @@ test: $(VENV)/dev.installed $(TYPESCRIPT)/.package-lock.json ## the whole suite 
 
 test-faults: $(VENV)/dev.installed ## databases, links and processes that fail, with the real parts; as root
 	$(call debian,nginx:nginx-light pgbouncer:pgbouncer ip:iproute2)
-	$(BIN)/python -m pytest -m faults -rs -n 3 --dist loadfile tests/faults
+	$(BIN)/python -m pytest -m faults -rs -n 2 --dist loadfile tests/faults
 
 soak: $(VENV)/dev.installed ## ten minutes of mixed traffic and faults, after which nothing may be left behind
 	$(BIN)/python -m pytest -m soak tests/test_soak.py

@@ -69,7 +69,8 @@ class Postgres:
         for pid in (*backends, self._process.pid):
             os.kill(pid, how)
         self._process.wait(PATIENCE_SECONDS)
-        wait_until(lambda: not any(_runs(pid) for pid in backends))
+        # One that was just being made is not among those: whoever lives in the data's folder is one of them.
+        wait_until(lambda: not any(_lives_in(self.data, process) for process in Path("/proc").glob("[0-9]*")))
 
     def ask(self, statement: str, values: Any = None) -> list[tuple[Any, ...]]:
         """Run a statement as the superuser."""
@@ -114,9 +115,9 @@ class Postgres:
 _SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases'"
 
 
-def _runs(pid: int) -> bool:
+def _lives_in(folder: Path, process: Path) -> bool:
     with suppress(OSError):
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty: dead, but not buried yet
+        return (process / "cwd").readlink() == folder
     return False
 
 
