@@ -26,7 +26,8 @@ def wait_until(holds: Callable[[], object]) -> None:
     give_up_at = time.monotonic() + PATIENCE_SECONDS
     while not holds():
         assert time.monotonic() < give_up_at
-        time.sleep(0.005)  # leaves the core to what is waited for
+        # It is about other processes, which tell nobody: so look again, but leave them the core meanwhile.
+        time.sleep(0.005)
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -44,13 +45,16 @@ def environment(**variables: str) -> dict[str, str]:
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
+    return run_program([COMMAND, *arguments], variables)
+
+
+def run_program(
+    command: Sequence[str | Path], variables: dict[str, str], **how: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run any program to its end, in the environment of the command; ``how`` is ``subprocess.run``'s."""
+    defaults = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": PATIENCE_SECONDS}
     return subprocess.run(
-        [COMMAND, *arguments],
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
+        command, env=environment(**variables), text=True, check=False, **{**defaults, **how}
     )
 
 

@@ -2,14 +2,13 @@
 
 import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.processes import PATIENCE_SECONDS, environment
+from tests.processes import run_program
 from tests.programs import tool
 
 CLIENTS = Path(__file__).parents[1] / "docs" / "clients.md"
@@ -79,15 +78,7 @@ def run_sessions(section: str, folder: Path, service: str, **variables: str) -> 
         for program, commands in (("curl", "curl"), ("node", "node|tsc"), ("tsc", "tsc")):
             if re.search(rf"\b({commands}) ", script):
                 tool(program)
-        shell = subprocess.run(
-            ["bash", "-euc", script],
-            cwd=folder,
-            env=environment(**variables),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-            check=False,
-        )
+        shell = run_program(["bash", "-euc", script], variables, cwd=folder)
     assert shell.returncode == 0, (shell.stdout, shell.stderr)
     for (command, expected), printed in zip(steps, shell.stdout.split("\0"), strict=True):
         pattern = ".*".join(map(re.escape, _without_spaces(expected).split("…")))
@@ -101,15 +92,7 @@ def run_python_session(section: str, folder: Path, service: str, **variables: st
     )
     session = folder / "session.txt"
     session.write_text(told.replace(SERVICE, service))
-    ended = subprocess.run(
-        [sys.executable, "-m", "doctest", session],
-        cwd=folder,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
+    ended = run_program([sys.executable, "-m", "doctest", session], variables, cwd=folder)
     assert ended.returncode == 0, (ended.stdout, ended.stderr)
 
 

@@ -27,7 +27,15 @@ from medmitra_cases.testing import Harness, HarnessError, harness
 from medmitra_cases.testing.postgres import open_folder
 from medmitra_cases.testing.start import TEST_DATABASE_URL
 from tests.factories import DOCTOR, KEYS, execute
-from tests.processes import COMMAND, PATIENCE_SECONDS, environment, processes_below, run, wait_until
+from tests.processes import (
+    COMMAND,
+    PATIENCE_SECONDS,
+    environment,
+    processes_below,
+    run,
+    run_program,
+    wait_until,
+)
 from tests.programs import free_port
 
 # As the README has them.
@@ -50,29 +58,14 @@ def pytest_run(
     for name, text in files.items():
         (folder / f"{name}.py").write_text(dedent(text))
     plugins = ("-p", "no:cacheprovider", "-p", "no:schemathesis")  # the latter takes a second to load
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-W", "error", *plugins, *arguments],
-        cwd=folder,
-        env=environment(MEDMITRA_TEST_DATABASE_URL=server_dsn),
-        capture_output=True,
-        text=True,
-        timeout=4 * PATIENCE_SECONDS,
-        check=False,
-    )
+    command = (sys.executable, "-m", "pytest", "-W", "error", *plugins, *arguments)
+    named = {TEST_DATABASE_URL: server_dsn}
+    return run_program(command, named, cwd=folder, timeout=4 * PATIENCE_SECONDS)
 
 
 def run_script(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a program of another team's, as a terminal would: in a process group of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=folder,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-        start_new_session=True,
-    )
+    return run_program([sys.executable, "-c", script], variables, cwd=folder, start_new_session=True)
 
 
 @contextmanager
@@ -579,12 +572,7 @@ class TestTheCommand:
         program += (
             "with harness() as medmitra:\n    medmitra.clear()\n    os.kill(os.getpid(), signal.SIGKILL)"
         )
-        killed = subprocess.run(
-            [sys.executable, "-c", program],
-            env=environment(TMPDIR=str(folder)),
-            timeout=PATIENCE_SECONDS,
-            check=False,
-        )
+        killed = run_script(program, folder, TMPDIR=str(folder))
         assert killed.returncode == -signal.SIGKILL
         wait_until(lambda: not processes_below(folder) and not list(folder.glob("medmitra-*")))
 

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
 import click
@@ -12,7 +11,7 @@ from click.testing import CliRunner
 
 from medmitra_cases.cli import main
 from medmitra_cases.settings_schema import SettingsSchema
-from tests.processes import COMMAND, environment, run
+from tests.processes import COMMAND, run, run_program
 from tests.terminals import run_on_terminal
 
 README = Path(__file__).parent.parent / "README.md"
@@ -114,14 +113,7 @@ def test_a_folder_that_cannot_be_made_is_one_line() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["serve", "--help"]])
 def test_a_full_disk_is_one_line(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
-        ended = subprocess.run(
-            [COMMAND, *arguments],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            env=environment(),
-        )
+        ended = run_program([COMMAND, *arguments], {}, stdout=full)
     assert (ended.returncode, ended.stderr) == (1, "Error: No space left on device\n")
 
 
@@ -129,14 +121,7 @@ def test_a_reader_who_has_seen_enough_is_told_nothing_more() -> None:
     nobody_reads, ours = os.pipe()
     os.close(nobody_reads)
     with os.fdopen(ours, "w") as pipe:
-        ended = subprocess.run(
-            [COMMAND, "--help"],
-            stdout=pipe,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            env=environment(),
-        )
+        ended = run_program([COMMAND, "--help"], {}, stdout=pipe)
     assert (ended.returncode, ended.stderr) == (1, "")
 
 

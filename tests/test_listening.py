@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,7 @@ from medmitra_cases.errors import ListenError
 from medmitra_cases.listening import bound_sockets, inherited_sockets
 from medmitra_cases.setting_rules import is_loopback
 from tests.factories import DOCTOR, CasesDatabase
-from tests.processes import COMMAND, environment, run, running, running_on
+from tests.processes import COMMAND, run, run_program, running, running_on
 
 # The table's layout has no say in any of this.
 pytestmark = [
@@ -74,13 +73,8 @@ def test_sockets_of_two_kinds_are_refused(tmp_path: Path) -> None:
             *("bash", "-c"),
             f'exec 3<&{tcp.fileno()} 4<&{unix.fileno()}; LISTEN_PID=$$ LISTEN_FDS=2 exec "{COMMAND}" serve',
         ]
-        ended = subprocess.run(
-            command,
-            env=environment(DATABASE_URL="host=127.0.0.1"),
-            pass_fds=(tcp.fileno(), unix.fileno()),
-            capture_output=True,
-            text=True,
-            check=False,
+        ended = run_program(
+            command, {"DATABASE_URL": "host=127.0.0.1"}, pass_fds=(tcp.fileno(), unix.fileno())
         )
     assert ended.returncode == 1
     assert ended.stderr.startswith("Error: TCP and Unix sockets were handed over to listen on")
