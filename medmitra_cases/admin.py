@@ -6,7 +6,7 @@ from flask import Flask, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from medmitra_cases import error_handlers, metrics, response_headers
-from medmitra_cases.app import Application
+from medmitra_cases.application import Application
 from medmitra_cases.readiness import Readiness
 from medmitra_cases.version import __version__
 

@@ -2,23 +2,23 @@
 
 from collections.abc import Mapping
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 from flask import Response, request
-from werkzeug.datastructures import ETags
+from werkzeug.datastructures import ETags, Headers
 from werkzeug.wsgi import ClosingIterator
 
 from medmitra_cases import audit, metrics
 from medmitra_cases.case_batches import CaseBatches
-from medmitra_cases.case_list import Version
-from medmitra_cases.case_query import CaseQuery
+from medmitra_cases.case_query import CaseQuery, Version
 from medmitra_cases.dao import fetch_cases, fetch_version
 from medmitra_cases.database import Database
 from medmitra_cases.entity_tags import entity_tag
 from medmitra_cases.links import link_header
 from medmitra_cases.long_answers import pieces, rehearsal
-from medmitra_cases.ready_response import ReadyResponse
-from medmitra_cases.schemas import CasesSchema, to_json
+from medmitra_cases.response_headers import CACHING
+from medmitra_cases.schemas import CasesSchema
 
 # A doctor with more cases gets them as they are read, in chunks: held at once, a case costs some 1.5 kB, more
 # where its summary is long.
@@ -28,11 +28,20 @@ CHUNK_CASES = 1_000
 _CASES = CasesSchema()  # built once: marshmallow copies every field each time a schema is made
 
 _JSON = ("Content-Type", "application/json")
-CACHING = (
-    # Health data: no shared cache may keep it, and no cache may answer without asking again.
-    ("Cache-Control", "private, no-cache"),
-    ("Vary", "Authorization"),
-)
+
+
+class ReadyResponse(Response):
+    """A response with just the headers it is given: looking for what to add or mend costs every request."""
+
+    default_mimetype = None
+
+    def get_wsgi_headers(self, _environ: dict[str, Any]) -> Headers:
+        """Return the headers as they are.
+
+        Returns:
+            The headers.
+        """
+        return self.headers
 
 
 class Asked(NamedTuple):
@@ -99,7 +108,7 @@ def _whole(database: Database, asked: Asked) -> Response | None:
     if fetched is None:
         return None
     cases, version = fetched
-    body = to_json(_CASES.dump_rows(*cases))
+    body = msgspec.json.encode(_CASES.dump_rows(*cases))
     tag = entity_tag(asked.query, version, () if asked.row_versions else [body])
     headers = _headers(asked, version, tag)
     if asked.tags.contains_weak(tag):

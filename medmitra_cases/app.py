@@ -2,14 +2,11 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable
-from typing import Any
 
-from flask import Flask, Request
-from flask.sessions import NullSession, SessionInterface
-from werkzeug.routing import MapAdapter
+from flask import Flask
 
-from medmitra_cases import cases, cors, docs, error_handlers, request_id, response_headers
+from medmitra_cases import cases, cors, docs, error_handlers, response_headers
+from medmitra_cases.application import Application
 from medmitra_cases.database import Database
 from medmitra_cases.settings import Settings
 from medmitra_cases.tokens import create_verifier
@@ -17,41 +14,6 @@ from medmitra_cases.tokens import create_verifier
 DATABASE = "medmitra_cases.database"
 
 _log = logging.getLogger(__name__)
-
-
-class _NoSessions(SessionInterface):
-    """There are no sessions, so none is looked for in a cookie."""
-
-    def open_session(self, _app: Flask, _request: Request) -> NullSession:
-        return _NO_SESSION
-
-
-_NO_SESSION = NullSession()
-
-
-class Application(Flask):
-    """Flask that names each request; without sessions and the matching of hosts, which cost every one."""
-
-    session_interface = _NoSessions()
-
-    def wsgi_app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Name the request before anything else happens to it.
-
-        Args:
-            environ: As WSGI has it.
-            start_response: As WSGI has it.
-
-        Returns:
-            The answer's body.
-        """
-        request_id.begin(environ.get("HTTP_X_REQUEST_ID", ""))
-        return super().wsgi_app(environ, start_response)
-
-    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Let path and method alone decide, not the host: reading that takes longer than the routing."""
-        if request is None:
-            return None
-        return self.url_map.bind("", path_info=request.path, default_method=request.method)
 
 
 def create_app(settings: Settings | None = None) -> Flask:

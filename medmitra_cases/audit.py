@@ -5,11 +5,11 @@ import time
 from datetime import datetime, timezone
 from http import HTTPStatus
 
+import msgspec
 from flask import Blueprint, Response, g, request
 
 from medmitra_cases.line_handler import LineHandler
 from medmitra_cases.request_id import request_id
-from medmitra_cases.schemas import to_json
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Entry:
             "cases": self.cases,
             "duration_ms": round((time.perf_counter() - self._started) * 1_000, 3),
         }
-        _log.info(to_json(line).decode())
+        _log.info(msgspec.json.encode(line).decode())
 
 
 def begin(user_id: str | None) -> Entry:

@@ -5,8 +5,7 @@ from typing import Any, TypeVar
 
 import psycopg2
 
-from medmitra_cases.case_list import Cases, Version
-from medmitra_cases.case_query import CaseQuery
+from medmitra_cases.case_query import CaseQuery, Cases, Version
 from medmitra_cases.connection import Connection
 from medmitra_cases.dao import definition_of, types_of, version_of
 from medmitra_cases.database_errors import translated

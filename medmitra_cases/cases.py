@@ -7,20 +7,17 @@ from werkzeug.datastructures import ETags
 
 from medmitra_cases import audit
 from medmitra_cases.answers import Asked, answer
+from medmitra_cases.application import ARRIVED_AT
 from medmitra_cases.database import Database
 from medmitra_cases.errors import OtherDoctor, Overloaded
+from medmitra_cases.published import PATH
 from medmitra_cases.query_fields import CANONICAL_UUID
 from medmitra_cases.query_string import load_query, parameters
 from medmitra_cases.tokens import Verifier
 
-PATH = "/cases/all_cases"
-
 # Seconds that a request may have waited for a thread. Behind queries that hang many do, and most of their
 # clients have left by then.
 LONGEST_QUEUE_SECONDS = 10.0
-
-# Where in the WSGI environment a server may say when the request came, in seconds of the monotonic clock.
-ARRIVED_AT = "medmitra_cases.arrived_at"
 
 _NO_TAGS = ETags()
 

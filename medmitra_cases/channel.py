@@ -11,10 +11,11 @@ from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.task import ErrorTask, Task, WSGITask
 
 from medmitra_cases import metrics, request_id
+from medmitra_cases.application import ARRIVED_AT
 from medmitra_cases.audit import BROKEN_OFF
-from medmitra_cases.cases import ARRIVED_AT, PATH
-from medmitra_cases.error_handlers import error_body
+from medmitra_cases.error_schema import error_body
 from medmitra_cases.errors import BrokenOff
+from medmitra_cases.published import PATH
 from medmitra_cases.request_parser import RequestParser
 from medmitra_cases.response_headers import SAFETY
 

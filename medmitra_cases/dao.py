@@ -5,8 +5,7 @@ from operator import itemgetter, xor
 
 from psycopg2.extensions import cursor as Cursor
 
-from medmitra_cases.case_list import Cases, PageFacts, Version
-from medmitra_cases.case_query import CaseQuery
+from medmitra_cases.case_query import CaseQuery, Cases, PageFacts, Version
 from medmitra_cases.connection import Connection
 from medmitra_cases.errors import UnknownPlace
 from medmitra_cases.statements import NOBODYS, SELECT_DEFINITION, statements, values

@@ -3,11 +3,12 @@
 from importlib.resources import files
 from pathlib import Path
 
+import msgspec
 from flask import Blueprint, Response, abort, request
+from marshmallow import Schema, fields
 
-from medmitra_cases.cases import PATH
 from medmitra_cases.openapi import openapi
-from medmitra_cases.schemas import ServiceSchema, to_json
+from medmitra_cases.published import PATH
 from medmitra_cases.version import __version__
 
 # What the page may do: show what comes from here, and send requests here.
@@ -32,6 +33,22 @@ _ASSETS = {
 }
 
 
+class LinksSchema(Schema):
+    """Where things are, seen from the service's root."""
+
+    cases = fields.String(required=True)
+    docs = fields.String(required=True)
+    openapi = fields.String(required=True)
+
+
+class ServiceSchema(Schema):
+    """Which service this is."""
+
+    name = fields.String(required=True)
+    version = fields.String(required=True)
+    links = fields.Nested(LinksSchema, required=True)
+
+
 def create_blueprint(*, needs_tokens: bool) -> Blueprint:
     """Make the blueprint that documents the service. It asks for no token, and the database nothing.
 
@@ -45,10 +62,10 @@ def create_blueprint(*, needs_tokens: bool) -> Blueprint:
     """
     blueprint = Blueprint("docs", __name__)
     links = {"cases": PATH[1:], "docs": "docs", "openapi": "openapi.json"}
-    service = to_json(
+    service = msgspec.json.encode(
         ServiceSchema().dump({"name": "medmitra-cases", "version": __version__, "links": links})
     )
-    document = to_json(openapi(needs_tokens=needs_tokens))
+    document = msgspec.json.encode(openapi(needs_tokens=needs_tokens))
 
     @blueprint.get("/")
     def root() -> Response:

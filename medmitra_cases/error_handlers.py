@@ -7,6 +7,7 @@ from flask import Flask, Response
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from medmitra_cases.error_schema import error_body
 from medmitra_cases.errors import (
     BrokenOff,
     DataRefused,
@@ -15,24 +16,11 @@ from medmitra_cases.errors import (
     TokenInvalid,
     TokenMissing,
     UnknownPlace,
+    describe_invalid,
 )
 from medmitra_cases.request_id import request_id
-from medmitra_cases.schemas import ErrorSchema, describe_invalid, to_json
 
 _log = logging.getLogger(__name__)
-_ERROR = ErrorSchema()
-
-
-def error_body(detail: str) -> bytes:
-    """Write the one kind of error body there is.
-
-    Args:
-        detail: One sentence for the client.
-
-    Returns:
-        The JSON, as ``ErrorSchema`` has it.
-    """
-    return to_json(_ERROR.dump({"detail": detail}))
 
 
 def error_response(status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Response:

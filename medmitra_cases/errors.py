@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from marshmallow import ValidationError
+
 
 class MedmitraCasesError(Exception):
     """Base of every error below."""
@@ -128,3 +130,17 @@ class DataRefused(DatabaseError):
 
 class BrokenOff(MedmitraCasesError):
     """An answer that has begun cannot be completed, so the server must end the transfer. The log says why."""
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """Say in one line what is wrong with which name, without repeating a value.
+
+    Args:
+        error: What a schema of flat fields raised; its messages continue a sentence begun with the name.
+
+    Returns:
+        For example ``user_id is missing``; several mistakes are joined by ``; ``.
+    """
+    return "; ".join(
+        f"{name} {message}" for name, messages in error.messages_dict.items() for message in messages
+    )

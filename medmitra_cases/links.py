@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from medmitra_cases.case_list import PageFacts
-from medmitra_cases.case_query import MAX_LIMIT, CaseQuery
+from medmitra_cases.case_query import MAX_LIMIT, CaseQuery, PageFacts
 from medmitra_cases.query_schema import OPTIONAL_NAMES
 
 _OF_THE_PAGE = frozenset({"limit", "page", "after"})

@@ -4,9 +4,10 @@ import logging
 import re
 from datetime import datetime, timezone
 
+import msgspec
+
 from medmitra_cases.line_handler import LineHandler
 from medmitra_cases.request_id import request_id
-from medmitra_cases.schemas import to_json
 
 # Terminals obey them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -69,7 +70,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = _in_utf_8(self.formatException(record.exc_info))
-        return to_json(line).decode()
+        return msgspec.json.encode(line).decode()
 
 
 def _in_utf_8(text: str) -> str:

@@ -2,11 +2,13 @@
 
 from collections.abc import Generator, Iterator
 
+import msgspec
+
 from medmitra_cases import audit, metrics
 from medmitra_cases.case_batches import CaseBatches
-from medmitra_cases.case_list import Cases
+from medmitra_cases.case_query import Cases
 from medmitra_cases.error_handlers import broken_off
-from medmitra_cases.schemas import CaseSchema, to_json
+from medmitra_cases.schemas import CaseSchema
 
 _CASE = CaseSchema()
 
@@ -66,4 +68,4 @@ def rehearsal(batches: CaseBatches) -> Iterator[bytes]:
 
 def _elements(cases: Cases) -> bytes:
     """Write cases as the elements of a JSON array, without its brackets."""
-    return to_json(_CASE.dump_rows(*cases))[1:-1]
+    return msgspec.json.encode(_CASE.dump_rows(*cases))[1:-1]

@@ -4,9 +4,9 @@ from typing import Any
 
 from apispec import APISpec
 
-from medmitra_cases.cases import PATH
 from medmitra_cases.openapi_fields import FieldsPlugin
 from medmitra_cases.openapi_responses import headers, responses
+from medmitra_cases.published import PATH
 from medmitra_cases.query_schema import CASE_QUERY
 from medmitra_cases.tokens import LONGEST_TOKEN
 from medmitra_cases.version import __version__

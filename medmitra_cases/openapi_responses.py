@@ -6,11 +6,11 @@ from typing import Any
 from marshmallow import Schema
 
 from medmitra_cases import published
-from medmitra_cases.answers import CACHING
+from medmitra_cases.error_schema import ErrorSchema
 from medmitra_cases.openapi_fields import json_pattern
 from medmitra_cases.request_id import SANE
-from medmitra_cases.response_headers import SAFETY
-from medmitra_cases.schemas import CasesSchema, ErrorSchema
+from medmitra_cases.response_headers import CACHING, SAFETY
+from medmitra_cases.schemas import CasesSchema
 
 
 def _text(description: str, **schema: Any) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""The example that the contract was published with: the documentation shows it, and the demo serves it."""
+"""The published contract: the path, and the example that the documentation shows and the demo serves."""
 
 import json
 from pathlib import Path
 from typing import Any
+
+PATH = "/cases/all_cases"
 
 EXAMPLE: dict[str, list[dict[str, Any]]] = json.loads(
     Path(__file__).with_name("published_example.json").read_text(encoding="utf-8")

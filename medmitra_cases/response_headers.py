@@ -13,6 +13,13 @@ POLICY = (
 )
 SAFETY = (NOSNIFF, POLICY)
 
+# Of answers with cases.
+CACHING = (
+    # Health data: no shared cache may keep it, and no cache may answer without asking again.
+    ("Cache-Control", "private, no-cache"),
+    ("Vary", "Authorization"),
+)
+
 
 def init_app(app: Flask) -> None:
     """Add the fields to every answer, and the id of its request. A policy that an answer has stays.

@@ -1,13 +1,10 @@
-"""What goes out: the cases, the error body.
-
-The keys, their order and their types are those of the published contract.
-"""
+"""The cases as they go out: keys, order and types are those of the published contract."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, fields
 
 from medmitra_cases.utc_datetime import UtcDateTime
 
@@ -51,7 +48,7 @@ class CaseSchema(Schema):
             types: For each column the type of all its values that are not None; ``object`` for any.
 
         Returns:
-            One object per case whose attributes are the fields, in their order. ``to_json`` writes it.
+            One object per case whose attributes are the fields, in their order. msgspec writes it.
         """
         columns = [
             _serialize_column(field, name, kind, column)
@@ -98,51 +95,3 @@ class CasesSchema(Schema):
             What becomes the same JSON as ``dump`` of the same cases.
         """
         return {"cases": self.case.dump_rows(rows, types)}
-
-
-class ErrorSchema(Schema):
-    """Contract, "Errors": one string."""
-
-    detail = fields.String(required=True, metadata={"description": "What is wrong, in one sentence."})
-
-
-class LinksSchema(Schema):
-    """Where things are, seen from the service's root."""
-
-    cases = fields.String(required=True)
-    docs = fields.String(required=True)
-    openapi = fields.String(required=True)
-
-
-class ServiceSchema(Schema):
-    """Which service this is."""
-
-    name = fields.String(required=True)
-    version = fields.String(required=True)
-    links = fields.Nested(LinksSchema, required=True)
-
-
-def describe_invalid(error: ValidationError) -> str:
-    """Say in one line what is wrong with which name, without repeating a value.
-
-    Args:
-        error: What a schema of flat fields raised; its messages continue a sentence begun with the name.
-
-    Returns:
-        For example ``user_id is missing``; several mistakes are joined by ``; ``.
-    """
-    return "; ".join(
-        f"{name} {message}" for name, messages in error.messages_dict.items() for message in messages
-    )
-
-
-def to_json(dumped: object) -> bytes:
-    """Write what a schema dumped.
-
-    Args:
-        dumped: Dictionaries, lists, plain values and what ``dump_rows`` returned.
-
-    Returns:
-        JSON in UTF-8.
-    """
-    return msgspec.json.encode(dumped)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from medmitra_cases import logs, metrics
 from medmitra_cases.admin import create_admin_app
-from medmitra_cases.allocator import limit_arenas
 from medmitra_cases.app import DATABASE, create_app
+from medmitra_cases.descriptors import limit_arenas
 from medmitra_cases.errors import ListenError
 from medmitra_cases.listening import bound_sockets, inherited_sockets, only_local
 from medmitra_cases.readiness import Readiness

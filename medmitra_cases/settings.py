@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from marshmallow import ValidationError
 
-from medmitra_cases.errors import SettingsError
-from medmitra_cases.schemas import describe_invalid
+from medmitra_cases.errors import SettingsError, describe_invalid
 from medmitra_cases.settings_schema import SettingsSchema
 
 

@@ -10,8 +10,6 @@ PACKAGE = Path(medmitra_cases.__file__).parent
 # From the ground up: a module imports only from rows above its own.
 LAYERS = (
     {
-        "allocator",
-        "case_list",
         "case_query",
         "descriptors",
         "errors",
@@ -19,7 +17,6 @@ LAYERS = (
         "line_handler",
         "published",
         "query_fields",
-        "ready_response",
         "request_id",
         "setting_rules",
         "signals",
@@ -27,7 +24,15 @@ LAYERS = (
         "utc_datetime",
         "version",
     },
-    {"query_schema", "metrics", "request_parser", "testing.lines", "testing.start"},
+    {
+        "query_schema",
+        "error_schema",
+        "application",
+        "metrics",
+        "request_parser",
+        "testing.lines",
+        "testing.start",
+    },
     {
         "query_string",
         "schemas",
@@ -60,12 +65,12 @@ KNOW_FLASK = {
     "admin",
     "answers",
     "app",
+    "application",
     "audit",
     "cases",
     "cors",
     "docs",
     "error_handlers",
-    "ready_response",
     "response_headers",
 }
 

@@ -25,10 +25,11 @@ from psycopg2.extensions import connection as PsycopgConnection
 from psycopg2.extensions import make_dsn, parse_dsn
 from werkzeug.test import TestResponse
 
-from medmitra_cases import answers, create_app, entity_tags, long_answers, queries
+from medmitra_cases import answers, create_app, entity_tags, queries
 from medmitra_cases.app import DATABASE
 from medmitra_cases.connection import _Cursor
 from medmitra_cases.embedded import embedded_postgres
+from medmitra_cases.schemas import CaseSchema
 from medmitra_cases.testing.postgres import make_roles, new_database
 from tests.factories import DOCTOR, KEYS, LAYOUTS, CasesDatabase, case, execute, settings
 from tests.processes import Running, frozen, serve, wait_until
@@ -226,8 +227,7 @@ def test_for_a_304_no_case_is_read(
     for module, name in [
         (answers, "fetch_cases"),
         (answers, "CaseBatches"),
-        (answers, "to_json"),
-        (long_answers, "to_json"),
+        (CaseSchema, "dump_rows"),
     ]:
         monkeypatch.setattr(module, name, None)
     sizes: list[int] = []

@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from medmitra_cases import answers, cases, create_app, error_handlers
 from medmitra_cases.app import DATABASE
+from medmitra_cases.application import ARRIVED_AT
 from tests import factories
 from tests.factories import DOCTOR, CasesDatabase, case, execute
 
@@ -124,8 +125,8 @@ def test_a_request_that_waited_too_long_for_a_thread(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     came_at = time.monotonic() - cases.LONGEST_QUEUE_SECONDS
-    assert client.get(ASKED, environ_overrides={cases.ARRIVED_AT: came_at + 5}).status_code == 200
-    response = client.get(ASKED, environ_overrides={cases.ARRIVED_AT: came_at - 0.1})
+    assert client.get(ASKED, environ_overrides={ARRIVED_AT: came_at + 5}).status_code == 200
+    response = client.get(ASKED, environ_overrides={ARRIVED_AT: came_at - 0.1})
     assert_fault(response, "overloaded", caplog)
 
 

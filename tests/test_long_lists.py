@@ -11,12 +11,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from medmitra_cases import answers, long_answers
+from medmitra_cases import answers
 from medmitra_cases.app import DATABASE
 from medmitra_cases.case_batches import CaseBatches
 from medmitra_cases.case_query import CaseQuery
 from medmitra_cases.dao import fetch_cases
 from medmitra_cases.errors import BrokenOff, DataRefused
+from medmitra_cases.schemas import CaseSchema
 from tests.factories import DOCTOR, KEYS, CasesDatabase, execute, in_json
 from tests.processes import wait_until
 
@@ -172,7 +173,7 @@ def test_a_list_that_cannot_be_written_is_a_500(
     client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(database, 50)
-    monkeypatch.setattr(long_answers, "to_json", lambda _: 1 / 0)
+    monkeypatch.setattr(CaseSchema, "dump_rows", lambda *_: 1 / 0)
     response = client.get(ASKED)
     assert response.status_code == 500
     assert response.get_json()["detail"].startswith("Internal server error: unexpected error (request id ")

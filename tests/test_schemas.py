@@ -6,11 +6,12 @@ import json
 import uuid
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmitra_cases.schemas import CaseSchema, CasesSchema, to_json
+from medmitra_cases.schemas import CaseSchema, CasesSchema
 from medmitra_cases.utc_datetime import UtcDateTime
 from tests.factories import KEYS, UTC
 
@@ -53,8 +54,12 @@ def test_rows_are_dumped_as_marshmallow_dumps_them(
 ) -> None:
     rows, types = delivery
     slow = CasesSchema().dump({"cases": [dict(zip(KEYS, row, strict=True)) for row in rows]})
-    fast = to_json(CasesSchema().dump_rows(rows, types))
-    assert fast == to_json(slow) == json.dumps(slow, ensure_ascii=False, separators=(",", ":")).encode()
+    fast = msgspec.json.encode(CasesSchema().dump_rows(rows, types))
+    assert (
+        fast
+        == msgspec.json.encode(slow)
+        == json.dumps(slow, ensure_ascii=False, separators=(",", ":")).encode()
+    )
     assert [list(case) for case in json.loads(fast)["cases"]] == [list(KEYS)] * len(rows)
 
 
@@ -63,7 +68,7 @@ def test_values_of_other_types_become_those_of_the_contract() -> None:
     plain = (str(identifier), "", "", 1, "", None, None, None, None)
     odd = (identifier, "", "", decimal.Decimal(1), "", None, None, None, None)
     types = [str, str, str, int, str, str, str, str, str]
-    assert to_json(CaseSchema().dump_rows([odd], [object] * 9)) == to_json(
+    assert msgspec.json.encode(CaseSchema().dump_rows([odd], [object] * 9)) == msgspec.json.encode(
         CaseSchema().dump_rows([plain], types)
     )
 

@@ -10,9 +10,9 @@ from marshmallow import RAISE, ValidationError, fields
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.errors import MedmitraCasesError
+from medmitra_cases.errors import MedmitraCasesError, describe_invalid
 from medmitra_cases.query_fields import uuid
-from medmitra_cases.schemas import CaseSchema, describe_invalid
+from medmitra_cases.schemas import CaseSchema
 
 
 class _CaseToStore(CaseSchema):
