@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from importlib.resources import files
 from pathlib import Path
 
-from medmitra_cases.case_list import Version
-from medmitra_cases.case_query import CaseQuery
+from medmitra_cases.case_query import CaseQuery, Version
 from medmitra_cases.queries import sql_directory
 
 DIGEST_BYTES = 16
@@ -29,5 +29,5 @@ def entity_tag(query: CaseQuery, version: Version, written: Iterable[bytes] = ()
 
 
 # What a row becomes depends on the service's code, and on its SQL, which an operator may have adapted.
-_FILES = (*sorted(Path(__file__).parent.glob("*.py")), *sorted(sql_directory().glob("*.sql")))
+_FILES = (*sorted(Path(str(files("medmitra_cases"))).rglob("*.py")), *sorted(sql_directory().glob("*.sql")))
 _SERVICE = blake2b(b"".join(path.read_bytes() for path in _FILES)).digest()

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -25,6 +26,7 @@ from psycopg2.extensions import connection as PsycopgConnection
 from psycopg2.extensions import make_dsn, parse_dsn
 from werkzeug.test import TestResponse
 
+import medmitra_cases
 from medmitra_cases import answers, create_app, entity_tags, queries
 from medmitra_cases.app import DATABASE
 from medmitra_cases.connection import _Cursor
@@ -32,7 +34,7 @@ from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.schemas import CaseSchema
 from medmitra_cases.testing.postgres import make_roles, new_database
 from tests.factories import DOCTOR, KEYS, LAYOUTS, CasesDatabase, case, execute, settings
-from tests.processes import Running, frozen, serve, wait_until
+from tests.processes import Running, frozen, run_program, serve, wait_until
 
 URL = "/cases/all_cases?user_id="
 ASKED = URL + DOCTOR
@@ -406,6 +408,25 @@ def changed(owner: object, name: str, value: object) -> Iterator[None]:
         importlib.reload(entity_tags)
 
 
+CHANGE_EACH_FOLDER = """
+import importlib, pathlib, sys
+from medmitra_cases import entity_tags
+from medmitra_cases.case_query import CaseQuery, Version
+
+package = pathlib.Path(sys.argv[1])
+assert entity_tags.__file__.startswith(str(package))
+
+def tag():
+    return importlib.reload(entity_tags).entity_tag(CaseQuery(""), Version(0, "", None))
+
+print(tag())
+for folder in sorted({path.parent for path in package.rglob("*.py")}):
+    with min(folder.glob("*.py")).open("a") as file:
+        file.write("# changed")
+    print(tag())
+"""
+
+
 class TestAnotherService:
     def test_of_another_version(self, client: FlaskClient, asked: dict[str, str]) -> None:
         before = {url: get(client, url) for url in asked.values()}
@@ -419,6 +440,21 @@ class TestAnotherService:
                 assert Answer.of(ask(client, url, old.tag))[1:] == old[1:]
         for url, old in before.items():
             assert ask(client, url, old.tag).status_code == 304
+
+    def test_of_another_version_in_any_part_of_it(self, tmp_path: Path) -> None:
+        """In a copy of the package one file of each folder is changed after the other."""
+        package = tmp_path / "medmitra_cases"
+        shutil.copytree(Path(medmitra_cases.__file__).parent, package)
+        shutil.copytree(queries.sql_directory(), package / "sql", dirs_exist_ok=True)
+        tags = run_program(
+            [sys.executable, "-c", CHANGE_EACH_FOLDER, package],
+            {"PYTHONPATH": str(tmp_path)},
+            cwd=tmp_path,
+        )
+        assert tags.returncode == 0, tags.stderr
+        seen = tags.stdout.split()
+        folders = {path.parent for path in package.rglob("*.py")}
+        assert len(seen) == len(set(seen)) == 1 + len(folders)
 
     def test_with_sql_of_the_operators_own(self, client: FlaskClient, tmp_path: Path) -> None:
         before = get(client, ASKED)
