@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
-TYPESCRIPT = tests/typescript/node_modules
+TYPESCRIPT = tests/support/typescript/node_modules
 LOCK = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--custom-compile-command "make lock" setup.cfg
 
@@ -40,7 +40,7 @@ check-deploy: $(VENV)/dev.installed ## what is in deploy/, each part run for rea
 	$(BIN)/python -m pytest -m deploy -rs tests/deploy
 
 fuzz: $(VENV)/dev.installed ## 20,000 requests of all kinds to the running service; two minutes
-	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/test_fuzz.py
+	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/server/test_fuzz.py
 
 lint: $(VENV)/dev.installed ## style and types
 	$(BIN)/ruff check .
@@ -59,7 +59,7 @@ lock: ## the newest versions that setup.cfg allows, with their hashes, into requ
 
 screenshot: $(VENV)/dev.installed ## the picture of /docs in the README
 	$(call debian,chromium:chromium)
-	$(BIN)/python -m tests.screenshot
+	$(BIN)/python -m tests.support.screenshot
 
 bench: ## the service beside its peers, into benchmarks/results.md; a quarter of an hour, 5 GB of /tmp
 	$(MAKE) VENV=.venv-bench .venv-bench/demo.installed
@@ -79,6 +79,6 @@ $(VENV)/%.installed: requirements/%.txt setup.cfg pyproject.toml
 	touch $@
 
 # The compiler for what docs/clients.md has; where there is no npm, the tests that need it are skipped.
-$(TYPESCRIPT)/.package-lock.json: tests/typescript/package-lock.json
+$(TYPESCRIPT)/.package-lock.json: tests/support/typescript/package-lock.json
 	$(call debian,node:nodejs npm:npm)
-	if command -v npm >/dev/null; then npm ci --loglevel=error --prefix tests/typescript && touch $@; fi
+	if command -v npm >/dev/null; then npm ci --loglevel=error --prefix tests/support/typescript && touch $@; fi

@@ -17,7 +17,7 @@ from benchmarks.report import Report
 from benchmarks.tools import provide_tools
 from benchmarks.versions import describe_run
 from medmitra_cases.errors import MedmitraCasesError
-from medmitra_cases.signals import exit_on_signals
+from medmitra_cases.server.signals import exit_on_signals
 
 FOLDER = Path(__file__).parent
 

@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from medmitra_cases.connection import connect
-from medmitra_cases.embedded import embedded_postgres
-from medmitra_cases.queries import read_sql
+from medmitra_cases.database.connection import connect
+from medmitra_cases.database.sql_files import read_sql
+from medmitra_cases.embedded.postgres import embedded_postgres
 
 INSERT_CASES = (Path(__file__).parent / "insert_cases.sql").read_text(encoding="utf-8")
 

@@ -8,8 +8,8 @@ from benchmarks.effort import Effort
 from benchmarks.load import measure
 from benchmarks.report import Report, rate, times
 from benchmarks.services import running
-from medmitra_cases.settings import Settings
-from medmitra_cases.tokens import mint_token
+from medmitra_cases.auth.tokens import mint_token
+from medmitra_cases.settings.settings import Settings
 
 CASES = 50
 # Row level security may take a tenth of a request.

@@ -13,7 +13,7 @@ from benchmarks.services import running
 
 TARGET_SECONDS = 0.6
 OWN_PACKAGE = "medmitra_cases"
-MODULE = f"{OWN_PACKAGE}.cli"
+MODULE = f"{OWN_PACKAGE}.cli.main"
 DEAREST = 5
 
 

@@ -5,11 +5,11 @@ import os
 
 from flask import Flask
 
-from medmitra_cases import cases, cors, docs, error_handlers, response_headers
-from medmitra_cases.application import Application
+from medmitra_cases import blueprint, docs
+from medmitra_cases.auth import create_verifier
 from medmitra_cases.database import Database
 from medmitra_cases.settings import Settings
-from medmitra_cases.tokens import create_verifier
+from medmitra_cases.web import Application, cors, error_handlers, headers
 
 DATABASE = "medmitra_cases.database"
 
@@ -44,10 +44,10 @@ def create_app(settings: Settings | None = None) -> Flask:
             " anyone who reaches this service can read any doctor's cases by naming the user_id"
         )
 
-    app.register_blueprint(cases.create_blueprint(database, verifier, row_versions=settings.row_versions))
+    app.register_blueprint(blueprint.create_blueprint(database, verifier, row_versions=settings.row_versions))
     if settings.docs:
         app.register_blueprint(docs.create_blueprint(needs_tokens=settings.needs_tokens))
     error_handlers.init_app(app)
-    response_headers.init_app(app)
+    headers.init_app(app)
     cors.init_app(app, settings.cors_origins)
     return app

@@ -16,8 +16,8 @@ from medmitra_cases import create_app
 from medmitra_cases.app import DATABASE
 from medmitra_cases.testing import Harness
 from medmitra_cases.testing.postgres import make_roles, new_database, open_folder
-from tests.chromium import chromium
-from tests.factories import LAYOUTS, CasesDatabase, execute, settings
+from tests.support.chromium import chromium
+from tests.support.factories import LAYOUTS, CasesDatabase, execute, settings
 
 # What services in this process audit would else come in between pytest's lines.
 logging.getLogger("medmitra_cases.audit").addHandler(logging.NullHandler())

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +12,11 @@ from psycopg2.extensions import make_dsn
 
 from medmitra_cases import create_app
 from medmitra_cases.app import DATABASE
-from tests import factories
-from tests.factories import DOCTOR, KEYS, UTC, CasesDatabase, case, in_json
+from tests.support import factories
+from tests.support.factories import DOCTOR, KEYS, UTC, CasesDatabase, case, in_json
+from tests.support.paths import PUBLISHED
 
 URL = "/cases/all_cases"
-PUBLISHED = Path(__file__).parent / "published" / "example-response.json"
 
 
 def get(client: FlaskClient, user_id: str = DOCTOR, **kwargs: Any) -> list[dict[str, Any]]:

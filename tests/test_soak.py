@@ -13,10 +13,10 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases.embedded import embedded_postgres
-from tests.factories import DOCTOR, LAYOUTS, CasesDatabase, execute
-from tests.load import load
-from tests.processes import Running, serve, wait_until
+from medmitra_cases.embedded.postgres import embedded_postgres
+from tests.support.factories import DOCTOR, LAYOUTS, CasesDatabase, execute
+from tests.support.load import load
+from tests.support.processes import Running, serve, wait_until
 
 pytestmark = pytest.mark.soak
 

@@ -13,10 +13,10 @@ import orjson
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.listening import bound_sockets
-from medmitra_cases.server import Server
-from medmitra_cases.settings import Settings
-from medmitra_cases.statements import SELECT_CASES
+from medmitra_cases.dao.statements import SELECT_CASES
+from medmitra_cases.server.server import Server
+from medmitra_cases.server.sockets import bound_sockets
+from medmitra_cases.settings.settings import Settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

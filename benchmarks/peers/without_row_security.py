@@ -2,10 +2,11 @@
 
 import os
 
-from medmitra_cases import serving, statements
-from medmitra_cases.settings import Settings
+from medmitra_cases.dao import statements
+from medmitra_cases.server import service
+from medmitra_cases.settings.settings import Settings
 
 statements.PLAIN = statements.PLAIN._replace(read=statements.SELECT_CASES)
 
 if __name__ == "__main__":
-    serving.serve(Settings.from_environ(os.environ), print)
+    service.serve(Settings.from_environ(os.environ), print)

@@ -11,8 +11,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from medmitra_cases.errors import MedmitraCasesError, describe_invalid
-from medmitra_cases.query_fields import uuid
-from medmitra_cases.schemas import CaseSchema
+from medmitra_cases.schemas import CaseSchema, uuid
 
 
 class _CaseToStore(CaseSchema):

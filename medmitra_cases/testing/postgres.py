@@ -13,11 +13,10 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from medmitra_cases.connection import connect
+from medmitra_cases.database import connect, execute_file
 from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.errors import SettingsError
-from medmitra_cases.queries import execute_file
-from medmitra_cases.setting_rules import must_be_database_url
+from medmitra_cases.settings import must_be_database_url
 from medmitra_cases.testing.start import TEST_DATABASE_URL
 
 

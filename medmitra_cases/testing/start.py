@@ -20,7 +20,7 @@ END_SECONDS = 20
 _PROGRAM = """
 import sys
 sys.path = [folder for folder in sys.path if folder]
-from medmitra_cases.cli import main
+from medmitra_cases.cli.main import main
 main(prog_name="medmitra-cases")
 """
 

@@ -9,13 +9,13 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases.embedded import embedded_postgres
+from medmitra_cases.embedded.postgres import embedded_postgres
 from medmitra_cases.testing.postgres import open_folder
 from tests.deploy import images
 from tests.deploy.parts import PASSWORD, as_root, pgbouncer
-from tests.factories import LAYOUTS, CasesDatabase, execute
-from tests.processes import wait_until
-from tests.programs import tool
+from tests.support.factories import LAYOUTS, CasesDatabase, execute
+from tests.support.processes import wait_until
+from tests.support.programs import tool
 
 
 @pytest.fixture(scope="session")

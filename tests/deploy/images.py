@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.deploy.parts import CHECKOUT, DEPLOY, call
+from tests.deploy.parts import DEPLOY, call
+from tests.support.paths import ROOT
 
 # The Debian takes a minute to make, so it is kept here, outside the checkout.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "/var/tmp") / "medmitra-cases-deploy"
@@ -39,7 +40,7 @@ def built(folder: Path) -> str:
         _make_base(folder / "base")
     context, wheels = folder / "context", folder / "wheels"
     (context / "requirements").mkdir(parents=True)
-    shutil.copy(CHECKOUT / "requirements" / "service.txt", context / "requirements")
+    shutil.copy(ROOT / "requirements" / "service.txt", context / "requirements")
     _make_wheel(folder / "source", context / "dist")
     # Fetched here, where pip knows from where and through what; the build itself needs no network.
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download")
@@ -75,9 +76,9 @@ def _mirror() -> str:
 def _make_wheel(source: Path, target: Path) -> None:
     """Build in a copy: others may be at work in the checkout."""
     for name in ("medmitra_cases", "sql"):
-        shutil.copytree(CHECKOUT / name, source / name)
+        shutil.copytree(ROOT / name, source / name)
     for name in ("setup.cfg", "pyproject.toml", "README.md"):
-        shutil.copy(CHECKOUT / name, source)
+        shutil.copy(ROOT / name, source)
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "wheel")
     call(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", target, source)
 

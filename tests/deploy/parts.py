@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from tests.factories import CasesDatabase, execute
-from tests.processes import PATIENCE_SECONDS, wait_until
-from tests.programs import NOBODY, accepts, background, free_port, tool
+from tests.support.factories import CasesDatabase, execute
+from tests.support.paths import ROOT
+from tests.support.processes import PATIENCE_SECONDS, wait_until
+from tests.support.programs import NOBODY, accepts, background, free_port, tool
 
-CHECKOUT = Path(__file__).parents[2]
-DEPLOY = CHECKOUT / "deploy"
+DEPLOY = ROOT / "deploy"
 PASSWORD = "made up for the tests"
 
 

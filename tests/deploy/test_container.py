@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from medmitra_cases.tokens import mint_token
+from medmitra_cases.auth.tokens import mint_token
 from tests.deploy.images import configuration, files_of
 from tests.deploy.parts import child_of
-from tests.factories import DOCTOR, CasesDatabase, case, in_json, settings
-from tests.processes import Running, running
+from tests.support.factories import DOCTOR, CasesDatabase, case, in_json, settings
+from tests.support.processes import Running, running
 
 pytestmark = pytest.mark.deploy
 

@@ -15,9 +15,9 @@ import pytest
 
 from medmitra_cases.testing.postgres import open_folder
 from tests.deploy.parts import adapted, call, get
-from tests.factories import DOCTOR, CasesDatabase, case, in_json
-from tests.processes import COMMAND, PATIENCE_SECONDS, Running, running_on, wait_until
-from tests.programs import accepts, background, free_port, tool
+from tests.support.factories import DOCTOR, CasesDatabase, case, in_json
+from tests.support.processes import COMMAND, PATIENCE_SECONDS, Running, running_on, wait_until
+from tests.support.programs import accepts, background, free_port, tool
 
 pytestmark = pytest.mark.deploy
 

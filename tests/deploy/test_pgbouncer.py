@@ -10,8 +10,8 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from tests.deploy.parts import pgbouncer
-from tests.factories import DOCTOR, CasesDatabase
-from tests.processes import Running, serve
+from tests.support.factories import DOCTOR, CasesDatabase
+from tests.support.processes import Running, serve
 
 pytestmark = pytest.mark.deploy
 

@@ -16,11 +16,11 @@ import pytest
 from medmitra_cases.testing.postgres import open_folder
 from tests.deploy.images import files_of
 from tests.deploy.parts import DEPLOY, UnixConnection, call, child_of, get
-from tests.factories import CasesDatabase, case, in_json
-from tests.key_server import KeyServer
-from tests.processes import wait_until
-from tests.programs import background
-from tests.tokens import ASKED, EC_KEY, bearer, issued_by_key, jwk
+from tests.support.factories import CasesDatabase, case, in_json
+from tests.support.key_server import KeyServer
+from tests.support.processes import wait_until
+from tests.support.programs import background
+from tests.support.tokens import ASKED, EC_KEY, bearer, issued_by_key, jwk
 
 pytestmark = pytest.mark.deploy
 

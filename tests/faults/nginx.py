@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.programs import accepts, background, free_port, tool
+from tests.support.programs import accepts, background, free_port, tool
 
 _CONFIGURATION = """
 daemon off;

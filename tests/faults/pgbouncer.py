@@ -6,7 +6,7 @@ from pathlib import Path
 
 from psycopg2.extensions import parse_dsn
 
-from tests.programs import NOBODY, accepts, background, free_port, tool
+from tests.support.programs import NOBODY, accepts, background, free_port, tool
 
 _INI = """
 [databases]

@@ -11,11 +11,11 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases.embedded import embedded_postgres
+from medmitra_cases.embedded.postgres import embedded_postgres
 from medmitra_cases.testing.postgres import open_folder
-from tests.factories import DOCTOR, LAYOUTS, CasesDatabase, execute
-from tests.processes import PATIENCE_SECONDS, wait_until
-from tests.programs import NOBODY
+from tests.support.factories import DOCTOR, LAYOUTS, CasesDatabase, execute
+from tests.support.processes import PATIENCE_SECONDS, wait_until
+from tests.support.programs import NOBODY
 
 CASES = 50
 

@@ -8,10 +8,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.factories import DOCTOR
 from tests.faults.postgres import CASES, Postgres
-from tests.load import Answer, Load, load
-from tests.processes import PATIENCE_SECONDS, Running, serve, wait_until
+from tests.support.factories import DOCTOR
+from tests.support.load import Answer, Load, load
+from tests.support.processes import PATIENCE_SECONDS, Running, serve, wait_until
 
 THREADS = 8
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"

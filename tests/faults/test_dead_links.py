@@ -21,8 +21,8 @@ from tests.faults.service import (
     resources,
     serving,
 )
-from tests.processes import Running, wait_until
-from tests.programs import tool
+from tests.support.processes import Running, wait_until
+from tests.support.programs import tool
 
 pytestmark = pytest.mark.faults
 

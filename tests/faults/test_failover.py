@@ -10,8 +10,8 @@ from psycopg2.extensions import make_dsn
 
 from tests.faults.postgres import KILLED, Postgres
 from tests.faults.service import GIVEN_UP_SECONDS, THREADS, clients, serving
-from tests.processes import wait_until
-from tests.programs import NOBODY
+from tests.support.processes import wait_until
+from tests.support.programs import NOBODY
 
 pytestmark = pytest.mark.faults
 

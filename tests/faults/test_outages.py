@@ -15,7 +15,7 @@ from tests.faults.service import (
     is_whole,
     serving,
 )
-from tests.processes import wait_until
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -12,14 +12,14 @@ from flask.testing import FlaskClient
 from psycopg2.extensions import make_dsn
 
 from medmitra_cases.testing.postgres import open_folder
-from tests.factories import DOCTOR, CasesDatabase, execute
 from tests.faults.pgbouncer import pgbouncer
 from tests.faults.service import serving
+from tests.responses.test_long_lists import *  # noqa: F403
+from tests.responses.test_long_lists import TERMINATE, _alone, _short_is_long  # noqa: F401
+from tests.schemas.test_user_id import *  # noqa: F403
+from tests.support.factories import DOCTOR, CasesDatabase, execute
 from tests.test_contract import *  # noqa: F403
 from tests.test_contract import test_times_are_utc_whatever_the_sessions_zone
-from tests.test_long_lists import *  # noqa: F403
-from tests.test_long_lists import TERMINATE, _alone, _short_is_long  # noqa: F401
-from tests.test_user_id import *  # noqa: F403
 
 pytestmark = pytest.mark.faults
 

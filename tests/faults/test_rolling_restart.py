@@ -9,8 +9,8 @@ import pytest
 from tests.faults.nginx import nginx
 from tests.faults.postgres import Postgres
 from tests.faults.service import clients
-from tests.processes import COMMAND, Running, running, running_on
-from tests.programs import free_port
+from tests.support.processes import COMMAND, Running, running, running_on
+from tests.support.programs import free_port
 
 # running_on() forks beside other threads, of which Python warns from 3.12 on.
 pytestmark = [pytest.mark.faults, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]

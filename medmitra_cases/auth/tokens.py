@@ -1,0 +1,152 @@
+"""Bearer tokens: JSON Web Tokens (RFC 7519) that say which doctor is asking."""
+
+import base64
+import time
+from collections.abc import Callable
+
+import jwt
+
+from medmitra_cases.auth.jwks import KeysByUrl
+from medmitra_cases.errors import SettingsError, TokenInvalid, TokenMissing
+from medmitra_cases.schemas import CANONICAL_UUID
+from medmitra_cases.settings import Settings
+
+# Bytes. Those of Supabase have some 800; a longer one is not worth parsing.
+LONGEST_TOKEN = 8_192
+
+# Seconds that the issuer's clock and ours may differ.
+LEEWAY_SECONDS = 30
+
+_MALFORMED = "the token is malformed"
+_UNKNOWN_KEY = "the token is signed with a key (kid) that its issuer does not have"
+_NOT_A_UUID = "the token's subject (sub) is not a UUID"
+_REASONS: dict[type[jwt.PyJWTError], str] = {
+    jwt.ExpiredSignatureError: "the token has expired (exp)",
+    jwt.ImmatureSignatureError: "the token is not valid yet (nbf, iat)",
+    jwt.InvalidAlgorithmError: "the token is signed with another algorithm (alg) than its key is for",
+    jwt.InvalidAudienceError: "the token is for another audience (aud)",
+    jwt.InvalidIssuerError: "the token is from another issuer (iss)",
+    jwt.InvalidSignatureError: "the token's signature does not match",
+    jwt.exceptions.InvalidSubjectError: _NOT_A_UUID,
+}
+
+
+class Verifier:
+    """Tells whose token a request carries."""
+
+    def __init__(self, find_key: Callable[[str], jwt.PyJWK], *, audience: str, issuer: str | None) -> None:
+        """Keep what tokens are held against.
+
+        Args:
+            find_key: Returns the key that a token must be signed with, bound to its one algorithm; raises
+                TokenInvalid, KeysUnavailable or what PyJWT raises if there is none.
+            audience: What ``aud`` must be or contain.
+            issuer: What ``iss`` must be; None if that does not matter.
+        """
+        self._find_key = find_key
+        self._audience = audience
+        self._issuer = issuer
+        self._required = ["exp", "sub", "aud", *(["iss"] if issuer else [])]
+
+    def subject(self, authorization: str | None) -> str:
+        """Verify the token of a request.
+
+        Args:
+            authorization: The value of its ``Authorization`` field, if it has one.
+
+        Returns:
+            The UUID of the doctor that the token was issued to, in lower case.
+
+        Raises:
+            TokenMissing: There is no bearer token.
+            TokenInvalid: The token does not hold; the error says which check failed.
+            KeysUnavailable: There is no telling, as the issuer's keys cannot be fetched.
+        """
+        token = _bearer_token(authorization)
+        try:
+            claims = jwt.decode(
+                token,
+                self._find_key(token),
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY_SECONDS,
+                options={"require": self._required},
+            )
+        except jwt.MissingRequiredClaimError as error:
+            raise TokenInvalid(f"the token lacks a claim ({error.claim})") from None
+        except jwt.PyJWTError as error:
+            raise TokenInvalid(_REASONS.get(type(error), _MALFORMED)) from None
+        subject: str = claims["sub"]
+        if not CANONICAL_UUID.match(subject):
+            raise TokenInvalid(_NOT_A_UUID)
+        return subject.lower()
+
+
+def create_verifier(settings: Settings) -> Verifier | None:
+    """Make the verifier that the settings ask for.
+
+    Args:
+        settings: ``jwt_…`` and ``jwks_url`` are used.
+
+    Returns:
+        The verifier; None if they name no keys, so that there are no tokens.
+    """
+    if settings.jwt_secret is not None:
+        secret = _shared_key(settings.jwt_secret)
+        return Verifier(lambda _: secret, audience=settings.jwt_audience, issuer=settings.jwt_issuer)
+    if settings.jwks_url is not None:
+        keys = KeysByUrl(settings.jwks_url)
+        return Verifier(
+            lambda token: _named_key(keys, token), audience=settings.jwt_audience, issuer=settings.jwt_issuer
+        )
+    return None
+
+
+def mint_token(settings: Settings, user_id: str, *, minutes: int) -> str:
+    """Issue a token that a verifier of the same settings accepts.
+
+    Args:
+        settings: ``jwt_…`` are used.
+        user_id: The UUID of the doctor it is for.
+        minutes: How long it is good.
+
+    Returns:
+        The token.
+
+    Raises:
+        SettingsError: There is no secret to sign it with.
+    """
+    if settings.jwt_secret is None:
+        raise SettingsError(
+            "MEDMITRA_JWT_SECRET is not set"
+            + settings.needs_tokens * ": only the issuer has the keys that MEDMITRA_JWKS_URL is about"
+        )
+    now = int(time.time())
+    claims = {"sub": user_id, "aud": settings.jwt_audience, "iat": now, "exp": now + 60 * minutes}
+    if settings.jwt_issuer is not None:
+        claims["iss"] = settings.jwt_issuer
+    return jwt.encode(claims, _shared_key(settings.jwt_secret))
+
+
+def _bearer_token(authorization: str | None) -> str:
+    """Take the token out of ``Bearer <token>`` (RFC 6750, 2.1); the scheme in any case (RFC 9110, 11.1)."""
+    scheme, _, rest = (authorization or "").strip(" \t").partition(" ")
+    token = rest.lstrip(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise TokenMissing
+    if len(token) > LONGEST_TOKEN:
+        raise TokenInvalid(f"the token is longer than {LONGEST_TOKEN:,} bytes")
+    return token
+
+
+def _shared_key(secret: str) -> jwt.PyJWK:
+    octets = base64.urlsafe_b64encode(secret.encode("utf-8", "surrogateescape")).decode("ascii")
+    return jwt.PyJWK({"kty": "oct", "k": octets}, "HS256")
+
+
+def _named_key(keys: KeysByUrl, token: str) -> jwt.PyJWK:
+    key_id = jwt.get_unverified_header(token).get("kid")
+    key = keys.find(key_id) if key_id else None
+    if key is None:
+        raise TokenInvalid(_UNKNOWN_KEY)
+    return key

@@ -1,0 +1,7 @@
+"""Is the database as the service needs it?"""
+
+from medmitra_cases.checks.catalogue import Column, describe_cases
+from medmitra_cases.checks.checklist import check_database
+from medmitra_cases.checks.finding import Verdict
+
+__all__ = ["Column", "Verdict", "check_database", "describe_cases"]

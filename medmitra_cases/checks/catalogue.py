@@ -1,0 +1,87 @@
+"""What Postgres's catalogue says of ``medmitra.cases`` and of the session that asks."""
+
+from typing import NamedTuple
+
+from psycopg2.extensions import connection as Connection
+
+from medmitra_cases.database import read_sql
+
+
+class Column(NamedTuple):
+    """One row of ``describe_cases``; kind is ``table`` or ``view``."""
+
+    kind: str
+    name: str
+    type: str
+    readable: bool
+
+
+class Source(NamedTuple):
+    """The row of ``describe_source``."""
+
+    guarded_tables: str | None
+    may_write: bool
+    invalid_index: str | None
+
+
+class Session(NamedTuple):
+    """The row of ``describe_session``."""
+
+    server_version: str
+    server_version_number: int
+    database_name: str
+    role_name: str
+    statement_timeout: str
+    random_page_cost: float
+    knows_letters: bool
+
+
+def describe_cases(connection: Connection) -> list[Column]:
+    """Look up ``medmitra.cases``.
+
+    Args:
+        connection: Any connection to the database.
+
+    Returns:
+        Its columns; none if there is no such table or view.
+
+    Raises:
+        psycopg2.Error: The database failed.
+    """
+    return [Column._make(row) for row in _rows(connection, "describe_cases")]
+
+
+def describe_source(connection: Connection) -> Source:
+    """Look up the tables that ``medmitra.cases`` is or reads.
+
+    Args:
+        connection: Any connection to the database.
+
+    Returns:
+        What of them matters to the service.
+
+    Raises:
+        psycopg2.Error: The database failed.
+    """
+    return Source._make(_rows(connection, "describe_source")[0])
+
+
+def describe_session(connection: Connection) -> Session:
+    """Look up who is connected to what.
+
+    Args:
+        connection: The connection to describe.
+
+    Returns:
+        What it is.
+
+    Raises:
+        psycopg2.Error: The database failed.
+    """
+    return Session._make(_rows(connection, "describe_session")[0])
+
+
+def _rows(connection: Connection, name: str) -> list[tuple[object, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(read_sql(name))
+        return cursor.fetchall()

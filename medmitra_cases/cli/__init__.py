@@ -1,0 +1,1 @@
+"""The command ``medmitra-cases``. ``main`` in ``main.py`` is its entry point."""

@@ -1,0 +1,17 @@
+"""Connections to Postgres, retries, timeouts, and the files of ``sql/``."""
+
+from medmitra_cases.database.connection import Connection, connect
+from medmitra_cases.database.database import Database
+from medmitra_cases.database.sql_files import execute_file, psql, read_sql, sql_directory
+from medmitra_cases.database.translate import translated
+
+__all__ = [
+    "Connection",
+    "Database",
+    "connect",
+    "execute_file",
+    "psql",
+    "read_sql",
+    "sql_directory",
+    "translated",
+]

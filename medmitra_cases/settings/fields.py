@@ -1,0 +1,68 @@
+"""The kinds of values that settings have."""
+
+from typing import Any
+
+from marshmallow import fields, validate
+
+from medmitra_cases.settings import rules
+
+
+def number(kind: type[fields.Field[Any]], default: float, low: float, high: float, **kwargs: Any) -> Any:
+    """Describe a setting that is a number.
+
+    Args:
+        kind: Of whole numbers or not.
+        default: The value where the variable is not set.
+        low: The least it may be.
+        high: The most it may be.
+        **kwargs: As marshmallow's fields have them.
+
+    Returns:
+        The field.
+    """
+    out_of_range = f"must be between {low} and {high}"
+    return kind(
+        load_default=default,
+        validate=validate.Range(low, high, error=out_of_range),
+        error_messages={"invalid": "must be a number", "too_large": out_of_range, "special": out_of_range},
+        **kwargs,
+    )
+
+
+def boolean(name: str, meaning: str, *, default: bool = False) -> fields.Boolean:
+    """Describe a setting that is true or false.
+
+    Args:
+        name: The variable.
+        meaning: What it is for.
+        default: What it is where the variable is not set.
+
+    Returns:
+        The field.
+    """
+    return fields.Boolean(
+        data_key=name,
+        load_default=default,
+        error_messages={"invalid": "must be true or false"},
+        metadata={"help": meaning},
+    )
+
+
+class Origins(fields.Field[tuple[str, ...]]):
+    """Origins with commas in between."""
+
+    def _deserialize(self, value: str, *_: Any, **__: Any) -> tuple[str, ...]:
+        origins = tuple(origin.strip() for origin in value.split(","))
+        for origin in origins:
+            rules.must_be_origin(origin)
+        return origins
+
+
+class OptionalAddress(fields.Field[str | None]):
+    """``HOST:PORT``, or ``off`` for None."""
+
+    def _deserialize(self, value: str, *_: Any, **__: Any) -> str | None:
+        if value == "off":
+            return None
+        rules.must_be_listen_address(value)
+        return value

@@ -1,0 +1,121 @@
+"""Turns every exception into the contract's error body, in one place."""
+
+import logging
+from collections.abc import Iterable
+
+from flask import Flask, Response
+from marshmallow import ValidationError
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from medmitra_cases.errors import (
+    BrokenOff,
+    DataRefused,
+    Fault,
+    OtherDoctor,
+    TokenInvalid,
+    TokenMissing,
+    UnknownPlace,
+    describe_invalid,
+)
+from medmitra_cases.schemas import error_body
+from medmitra_cases.telemetry import request_id
+
+_log = logging.getLogger(__name__)
+
+
+def error_response(status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Response:
+    """Build an error answer.
+
+    Args:
+        status: The HTTP status.
+        detail: One sentence for the client.
+        headers: Further headers, such as ``Allow``.
+
+    Returns:
+        The response.
+    """
+    response = Response(error_body(detail), status=status, mimetype="application/json")
+    response.headers.extend(headers)
+    return response
+
+
+def broken_off(error: Exception, name: str) -> BrokenOff:
+    """Log what keeps an answer that has begun from being completed.
+
+    Args:
+        error: What happened.
+        name: The request's id.
+
+    Returns:
+        The error to raise instead, ``from None``: what happened may quote data, and servers log what they
+        get.
+    """
+    _log_fault("broken off", error, name)
+    return BrokenOff()
+
+
+def init_app(app: Flask) -> None:
+    """Register the handlers.
+
+    Args:
+        app: The application.
+    """
+    app.register_error_handler(TokenMissing, _token_missing)
+    app.register_error_handler(TokenInvalid, _token_invalid)
+    app.register_error_handler(OtherDoctor, _other_doctor)
+    app.register_error_handler(ValidationError, _invalid_query)
+    app.register_error_handler(UnknownPlace, _unknown_place)
+    app.register_error_handler(DataRefused, _data_refused)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(InternalServerError, _fault)
+    app.register_error_handler(Exception, _fault)
+
+
+def _token_missing(_error: TokenMissing) -> Response:
+    # RFC 6750, 3.1: who did not try to authenticate is told no error.
+    challenge = ("WWW-Authenticate", "Bearer")
+    return error_response(401, "a token is needed (Authorization: Bearer <token>)", [challenge])
+
+
+def _token_invalid(error: TokenInvalid) -> Response:
+    return error_response(401, str(error), [("WWW-Authenticate", 'Bearer error="invalid_token"')])
+
+
+def _other_doctor(_error: OtherDoctor) -> Response:
+    return error_response(403, "user_id is not the doctor that the token was issued to")
+
+
+def _invalid_query(error: ValidationError) -> Response:
+    return error_response(400, describe_invalid(error))
+
+
+def _unknown_place(_error: UnknownPlace) -> Response:
+    return error_response(400, "after must be the case_id of one of this doctor's cases")
+
+
+def _data_refused(error: DataRefused) -> Response:
+    _log.warning("request %s: %s", request_id.request_id(), error.story())
+    return error_response(400, error.phrase)
+
+
+def _http_error(error: HTTPException) -> Response:
+    headers = [(name, value) for name, value in error.get_headers() if name != "Content-Type"]
+    return error_response(error.code or 500, error.description or error.name, headers)
+
+
+def _fault(error: Exception) -> Response:
+    _log_fault("failed", error, request_id.request_id())
+    return error_response(
+        500, f"Internal server error: {_phrase(error)} (request id {request_id.request_id()})"
+    )
+
+
+def _log_fault(what: str, error: Exception, name: str) -> None:
+    if isinstance(error, Fault):
+        _log.error("request %s %s: %s", name, what, error.story())
+    else:
+        _log.error("request %s %s: %s", name, what, _phrase(error), exc_info=error)
+
+
+def _phrase(error: Exception) -> str:
+    return error.phrase if isinstance(error, Fault) else "unexpected error"

@@ -1,0 +1,439 @@
+"""The commands that prepare a database: init-db, load-sample, check. Each run as an operator runs it."""
+
+import re
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from urllib.parse import quote
+
+import psycopg2
+import pytest
+from click.testing import CliRunner, Result
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from medmitra_cases import __version__, create_app
+from medmitra_cases.app import DATABASE
+from medmitra_cases.cli.main import main
+from medmitra_cases.database.connection import connect
+from medmitra_cases.database.sql_files import read_sql, sql_directory
+from medmitra_cases.testing.postgres import new_database
+from tests.support.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, Layout, execute, settings
+from tests.support.processes import COMMAND, PATIENCE_SECONDS, environment
+from tests.support.processes import run as run_process
+from tests.support.terminals import run_on_terminal
+
+
+@pytest.fixture
+def owner(empty_database: str) -> Iterator[Connection]:
+    with closing(psycopg2.connect(empty_database)) as connection:
+        connection.autocommit = True
+        yield connection
+
+
+def run(*arguments: str, url: str) -> Result:
+    return CliRunner().invoke(main, arguments, env={"DATABASE_URL": url})
+
+
+def succeed(*arguments: str, url: str) -> str:
+    result = run(*arguments, url=url)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def as_uri(dsn: str) -> str:
+    """The same connection, written as a URI."""
+    parts = parse_dsn(dsn)
+    login = quote(parts["user"]) + (f":{quote(parts['password'])}" if "password" in parts else "")
+    address = f"{quote(parts['host'], safe='')}:{parts.get('port', 5432)}"
+    return f"postgresql://{login}@{address}/{parts['dbname']}"
+
+
+def test_version() -> None:
+    assert __version__ in succeed("--version", url="")
+
+
+@pytest.mark.parametrize("write", [str, as_uri], ids=["key=value", "URI"])
+def test_init_db_makes_the_table_and_says_so(
+    empty_database: str, owner: Connection, write: type[str]
+) -> None:
+    output = succeed("init-db", url=write(empty_database))
+    assert output.startswith("Made the table medmitra.cases")
+    assert str(sql_directory() / "roles.sql") in output
+    assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(0,)]
+
+
+def test_init_db_again_keeps_what_is_there(empty_database: str, owner: Connection) -> None:
+    succeed("init-db", url=empty_database)
+    succeed("load-sample", url=empty_database)
+    assert succeed("init-db", url=empty_database).startswith("medmitra.cases was there already")
+    assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(2,)]
+
+
+def test_load_sample_inserts_the_published_cases_once(empty_database: str, owner: Connection) -> None:
+    succeed("init-db", url=empty_database)
+    assert succeed("load-sample", url=empty_database).startswith("Inserted 2 of the 2 published cases")
+    assert succeed("load-sample", url=empty_database).startswith("Inserted 0 of the 2 published cases")
+    assert execute(owner, "SELECT user_id, patient_name FROM medmitra.cases ORDER BY id") == [
+        (DOCTOR, "John Doe"),
+        (DOCTOR, "Jane Smith"),
+    ]
+
+
+def test_load_sample_makes_up_cases_of_one_doctor(empty_database: str, owner: Connection) -> None:
+    doctor = str(uuid.uuid4())
+    succeed("init-db", url=empty_database)
+    succeed("load-sample", url=empty_database)
+    output = succeed("load-sample", "--user", doctor, "--cases", "10001", url=empty_database)
+    assert f"Inserted 10001 cases of {doctor}." in output
+    ((count, plausible, ordered, names),) = execute(
+        owner,
+        """
+        SELECT count(*),
+            bool_and(patient_age BETWEEN 0 AND 120 AND created_at <= updated_at AND updated_at <= now()
+                AND patient_name ~ '. .' AND status <> '' AND patient_gender <> ''),
+            array_agg(id ORDER BY id) = array_agg(id ORDER BY created_at),
+            count(DISTINCT patient_name)
+        FROM medmitra.cases WHERE user_id = %s
+        """,
+        [doctor],
+    )
+    assert (count, plausible, ordered) == (10001, True, True)
+    assert names > 100
+    assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(10003,)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--user", DOCTOR],
+        ["--cases", "3"],
+        ["--user", "me", "--cases", "3"],
+        ["--user", DOCTOR, "--cases", "0"],
+    ],
+)
+def test_load_sample_refuses_half_a_wish(empty_database: str, arguments: list[str]) -> None:
+    result = run("load-sample", *arguments, url=empty_database)
+    assert result.exit_code == 2
+    assert "Error: " in result.output
+
+
+@pytest.mark.parametrize("command", ["init-db", "load-sample"])
+def test_a_table_that_is_not_ours_is_left_alone(empty_database: str, owner: Connection, command: str) -> None:
+    LAYOUTS["existing_table"].create(owner)
+    result = run(command, url=empty_database)
+    assert result.exit_code == 1
+    assert "is a view of a table that is not this service's" in result.output
+    assert execute(owner, "SELECT count(*) FROM public.cases") == [(0,)]
+
+
+@pytest.mark.parametrize("command", ["init-db", "load-sample", "check"])
+def test_a_database_that_cannot_be_reached_is_one_line(command: str) -> None:
+    result = run(command, url="postgresql://reader:hunter2@127.0.0.1:1/clinic")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: database: connection to server")
+    assert result.output.count("\n") == 1
+    assert "hunter2" not in result.output
+
+
+def test_load_sample_without_a_table_is_one_line(empty_database: str) -> None:
+    result = run("load-sample", url=empty_database)
+    assert result.exit_code == 1
+    assert result.output == "Error: there is no table medmitra.cases: medmitra-cases init-db makes it\n"
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS.values()), ids=LAYOUTS)
+def test_check_finds_nothing_missing(empty_database: str, owner: Connection, layout: Layout) -> None:
+    layout.create(owner)
+    password = parse_dsn(empty_database).get("password")
+    if password:
+        execute(owner, "ALTER ROLE medmitra_cases PASSWORD %s", [password])
+    output = succeed("check", url=make_dsn(empty_database, user="medmitra_cases"))
+    *lines, sum_ = output.splitlines()
+    assert [line[0] for line in lines] == ["✓"] * 11, output
+    assert sum_ == "Ready to serve: all 11 are as needed."
+
+
+def test_check_of_an_empty_database_names_both_ways_on(empty_database: str) -> None:
+    result = run("check", url=empty_database)
+    assert result.exit_code == 1
+    assert "✗ there is no table or view medmitra.cases" in result.output
+    assert "init-db" in result.output
+    assert "existing_table.sql" in result.output
+    assert result.output.endswith("\nNot ready to serve: 1 of 2 missing (✗).\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "found", "hint"),
+    [
+        ("ALTER TABLE medmitra.cases DROP COLUMN status", "✗ status is missing", "schema.sql"),
+        (
+            "ALTER TABLE medmitra.cases ALTER patient_age TYPE text",
+            "✗ patient_age is text, not bigint or integer or smallint",
+            "schema.sql",
+        ),
+        (
+            "DROP POLICY one_doctor ON medmitra.cases; ALTER TABLE medmitra.cases ALTER user_id TYPE text",
+            "✗ user_id is text, not uuid",
+            "schema.sql",
+        ),
+        (
+            "REVOKE SELECT (xmin) ON medmitra.cases FROM medmitra_cases",
+            "✗ the rows' versions (xmin) cannot be read",
+            "MEDMITRA_ETAG_SOURCE=body",
+        ),
+        ("DROP INDEX medmitra.cases_user_id_id_idx", "✗ no index gives a doctor's cases in", "schema.sql"),
+        (
+            "REVOKE SELECT (status, patient_age) ON medmitra.cases FROM medmitra_cases",
+            "✗ the role may not read patient_age, status",
+            "roles.sql",
+        ),
+        (
+            "REVOKE USAGE ON SCHEMA medmitra FROM medmitra_cases",
+            "✗ the role may not read id, case_id",
+            "roles.sql",
+        ),
+    ],
+)
+def test_check_says_what_is_missing(
+    empty_database: str, owner: Connection, change: str, found: str, hint: str
+) -> None:
+    LAYOUTS["own_table"].create(owner)
+    execute(owner, change)
+    execute(owner, "GRANT medmitra_cases TO CURRENT_USER")
+    result = run("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    (place,) = (number for number, line in enumerate(lines) if line.startswith("✗"))
+    assert lines[place].startswith(found)
+    assert hint in lines[place + 1]
+
+
+def test_check_finds_the_missing_index_of_an_existing_table(empty_database: str, owner: Connection) -> None:
+    execute(owner, PRODUCT_TABLE)
+    execute(owner, read_sql("existing_table"))
+    result = run("check", url=empty_database)
+    assert result.exit_code == 1
+    assert "✗ no index" in result.output
+    assert "existing_table_index.sql" in result.output
+
+
+def test_check_advises_against_a_role_that_may_do_more(empty_database: str) -> None:
+    succeed("init-db", url=empty_database)
+    output = succeed(
+        "check", url=make_dsn(empty_database, options="-c statement_timeout=0 -c random_page_cost=4")
+    )
+    assert "! the role may also write medmitra.cases" in output
+    assert "! no statement_timeout" in output
+    assert "✗" not in output
+    assert "! random_page_cost is 4" in output
+    *lines, sum_ = output.splitlines()
+    assert sum_ == "Ready to serve; 4 of 11 worth a change (!)."
+    advice = [number for number, line in enumerate(lines) if line.startswith("!")]
+    assert len(advice) == 4
+    assert all(re.match("  → .", lines[number + 1]) for number in advice)
+
+
+@pytest.mark.parametrize("grant", ["UPDATE (status)", "INSERT", "DELETE", "TRUNCATE"])
+@pytest.mark.parametrize("relation", ["medmitra.cases", "public.cases"])
+def test_check_sees_every_way_to_write(
+    empty_database: str, owner: Connection, grant: str, relation: str
+) -> None:
+    LAYOUTS["existing_table"].create(owner)
+    execute(owner, f"GRANT {grant} ON {relation} TO medmitra_cases")
+    output = succeed("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    assert "! the role may also write medmitra.cases" in output
+
+
+def test_check_finds_an_index_left_behind(empty_database: str, owner: Connection) -> None:
+    layout = LAYOUTS["existing_table"]
+    layout.create(owner)
+    # What an interrupted CREATE INDEX CONCURRENTLY leaves.
+    execute(owner, "UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text ~ 'doctor_id'")
+    result = run("check", url=empty_database)
+    assert result.exit_code == 1
+    assert "DROP INDEX CONCURRENTLY public.cases_doctor_id_id_idx; then psql" in result.output
+
+
+def test_check_warns_of_row_level_security(empty_database: str, owner: Connection) -> None:
+    LAYOUTS["existing_table"].create(owner)
+    execute(owner, "ALTER TABLE public.cases ENABLE ROW LEVEL SECURITY")
+    assert "row level security" not in succeed("check", url=empty_database)
+    execute(owner, "GRANT USAGE, CREATE ON SCHEMA medmitra TO medmitra_cases")
+    execute(owner, "GRANT SELECT ON public.cases TO medmitra_cases")
+    execute(owner, "ALTER VIEW medmitra.cases OWNER TO medmitra_cases")
+    assert "! row level security of public.cases may hide cases" in run("check", url=empty_database).output
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "ALTER TABLE medmitra.cases DISABLE ROW LEVEL SECURITY",
+        "DROP POLICY one_doctor ON medmitra.cases",
+        # A view of an operator's own making, without the condition of existing_table.sql.
+        "ALTER TABLE medmitra.cases RENAME TO kept;"
+        "CREATE VIEW medmitra.cases AS SELECT *, xmin FROM medmitra.kept;"
+        "GRANT SELECT ON medmitra.cases TO medmitra_cases",
+    ],
+)
+def test_check_warns_of_a_database_that_shows_all(
+    empty_database: str, owner: Connection, before: str
+) -> None:
+    LAYOUTS["own_table"].create(owner)
+    succeed("load-sample", url=empty_database)
+    execute(owner, before)
+    execute(owner, "GRANT medmitra_cases TO CURRENT_USER")
+    output = succeed("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    lines = output.splitlines()
+    place = lines.index("! the role sees the cases of all doctors at once")
+    assert "roles.sql" in lines[place + 1]
+    assert "existing_table.sql" in lines[place + 1]
+
+
+def test_check_asks_for_row_versions_only_where_they_are_used(
+    empty_database: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LAYOUTS["own_table"].create(owner)
+    execute(owner, "REVOKE SELECT (xmin) ON medmitra.cases FROM medmitra_cases")
+    execute(owner, "GRANT medmitra_cases TO CURRENT_USER")
+    monkeypatch.setenv("MEDMITRA_ETAG_SOURCE", "body")
+    assert "xmin" not in succeed("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+
+
+def test_check_advises_against_a_locale_without_letters(server_dsn: str) -> None:
+    with new_database(server_dsn, options="TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'") as url:
+        succeed("init-db", url=url)
+        assert "! search takes É and é for two letters" in succeed("check", url=url)
+
+
+def test_check_sees_through_a_view_of_a_view(empty_database: str, owner: Connection) -> None:
+    LAYOUTS["existing_table"].create(owner)
+    execute(owner, "ALTER VIEW medmitra.cases RENAME TO inner_cases")
+    execute(owner, "CREATE VIEW medmitra.cases AS TABLE medmitra.inner_cases")
+    execute(owner, read_sql("roles"))
+    execute(owner, "GRANT DELETE ON public.cases TO medmitra_cases")
+    output = succeed("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    assert "! the role may also write medmitra.cases" in output
+
+
+def test_two_at_once_may_make_the_table(empty_database: str, owner: Connection) -> None:
+    blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    execute(owner, read_sql("schema").replace("COMMIT;", ""))
+    with closing(connect(empty_database)) as watcher, ThreadPoolExecutor(1) as pool:
+        second = pool.submit(run_process, "init-db", DATABASE_URL=empty_database)
+        while not execute(watcher, blocked):
+            assert not second.done()
+        execute(owner, "COMMIT")
+        assert (second.result().returncode, second.result().stderr) == (0, "")
+
+
+def test_init_db_does_not_queue_behind_a_long_transaction(empty_database: str, owner: Connection) -> None:
+    succeed("init-db", url=empty_database)
+    owner.autocommit = False
+    execute(owner, "LOCK TABLE medmitra.cases IN ROW EXCLUSIVE MODE")
+    result = run("init-db", url=empty_database)
+    owner.rollback()
+    owner.autocommit = True
+    assert result.exit_code == 1
+    assert "lock timeout" in result.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_load_leaves_nothing(
+    empty_database: str, owner: Connection, number: signal.Signals
+) -> None:
+    succeed("init-db", url=empty_database)
+    command = [str(COMMAND), "load-sample", "--user", DOCTOR, "--cases", "1000000"]
+    loading = "SELECT 1 FROM pg_stat_progress_copy WHERE tuples_processed > 0"
+    with subprocess.Popen(
+        command, env=environment(DATABASE_URL=empty_database), stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not execute(owner, loading):
+            assert process.poll() is None
+        process.send_signal(number)
+        assert process.communicate()[1] == ""
+    assert process.returncode == -number  # to a shell: 130, 143
+    assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(0,)]
+
+
+def test_ctrl_c_ends_it_while_the_database_does_not_answer(empty_database: str, owner: Connection) -> None:
+    succeed("init-db", url=empty_database)
+    owner.autocommit = False
+    execute(owner, "LOCK TABLE medmitra.cases")
+    blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with (
+        closing(connect(empty_database)) as watcher,
+        subprocess.Popen([COMMAND, "load-sample"], env=environment(DATABASE_URL=empty_database)) as process,
+    ):
+        while not execute(watcher, blocked):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(PATIENCE_SECONDS) == -signal.SIGINT
+        finally:
+            owner.rollback()
+
+
+def test_progress_is_shown_on_a_terminal_only(empty_database: str) -> None:
+    succeed("init-db", url=empty_database)
+    arguments = ("load-sample", "--user", DOCTOR, "--cases", "20000")
+    assert run_process(*arguments, DATABASE_URL=empty_database).stderr == ""
+    status, shown = run_on_terminal(*arguments, DATABASE_URL=empty_database)
+    assert status == 0
+    assert re.search(r"Loading cases +\[#+-+\] +10000/20000 +50%", shown)
+    assert re.search(r"Loading cases +\[#+\] +20000/20000 +100%", shown)
+    assert "\x1b[?25l" not in shown  # a cursor that is hidden would be so after Ctrl-C
+
+
+def test_check_has_colours_on_a_terminal(empty_database: str, owner: Connection) -> None:
+    execute(owner, read_sql("schema"))
+    execute(owner, "DROP INDEX medmitra.cases_user_id_id_idx")
+    green, yellow, red = (
+        f"\x1b[{number}m{mark}\x1b[0m " for number, mark in ((32, "✓"), (33, "!"), (31, "✗"))
+    )
+    status, shown = run_on_terminal("check", DATABASE_URL=empty_database)
+    assert status == 1
+    assert all(colour in shown for colour in (green, yellow, red))
+    assert "\x1b" not in run_on_terminal("check", DATABASE_URL=empty_database, NO_COLOR="1")[1]
+
+
+SECRET = "test-secret-of-thirty-two-bytes-or-more"
+
+
+def test_token_is_one_that_serve_accepts(empty_database: str, owner: Connection) -> None:
+    LAYOUTS["own_table"].create(owner)
+    variables = {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_JWT_ISSUER": "https://issuer.example"}
+    printed = run_process("token", "--user", DOCTOR.upper(), "--minutes", "5", **variables)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", printed.stdout)
+    app = create_app(settings(empty_database, **variables))
+    header = {"Authorization": f"Bearer {printed.stdout.strip()}"}
+    response = app.test_client().get(f"/cases/all_cases?user_id={DOCTOR}", headers=header)
+    app.extensions[DATABASE].close()
+    assert response.data == b'{"cases":[]}'
+
+
+@pytest.mark.parametrize(
+    ("variables", "mistake"),
+    [
+        ({}, "MEDMITRA_JWT_SECRET is not set"),
+        (
+            {"MEDMITRA_JWKS_URL": "https://keys.example/keys"},
+            "MEDMITRA_JWT_SECRET is not set: only the issuer has the keys that MEDMITRA_JWKS_URL is about",
+        ),
+        ({"MEDMITRA_JWT_SECRET": "short"}, "MEDMITRA_JWT_SECRET must be at least 32 bytes long"),
+    ],
+)
+def test_token_needs_the_secret(variables: dict[str, str], mistake: str) -> None:
+    ended = run_process("token", "--user", DOCTOR, **variables)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Error: {mistake}\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--user", "x"], ["--user", DOCTOR, "--minutes", "0"]])
+def test_token_says_what_it_needs(arguments: list[str]) -> None:
+    ended = run_process("token", *arguments, MEDMITRA_JWT_SECRET=SECRET)
+    assert ended.returncode == 2
+    assert "Error: " in ended.stderr

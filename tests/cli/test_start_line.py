@@ -1,0 +1,112 @@
+"""The one line that serve prints: where, how, from which database and to whom; never a secret."""
+
+import re
+import signal
+import subprocess
+
+import pytest
+
+from medmitra_cases.cli.start_line import start_line
+from tests.support.factories import settings
+from tests.support.processes import COMMAND, environment
+
+URL = "postgresql://reader:hunter2@db.example/clinic?application_name=s3cr3t"
+SECRET = "test-secret-of-thirty-two-bytes-or-more"
+
+
+@pytest.fixture(autouse=True)
+def _no_variables_of_libpq(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SERVICE", "HOST", "HOSTADDR", "PORT", "DATABASE", "USER"):
+        monkeypatch.delenv(f"PG{name}", raising=False)
+
+
+def line(url: str = URL, **variables: str) -> str:
+    said = start_line(settings(url, **variables), ["http://127.0.0.1:8000"])
+    assert "\n" not in said
+    assert "hunter2" not in said
+    return said
+
+
+def database(url: str) -> str:
+    return line(url).partition(", from ")[2].partition(", to ")[0]
+
+
+def test_it_says_all_that_there_is_to_know() -> None:
+    assert line(MEDMITRA_JWT_SECRET=SECRET) == (
+        "Serving cases on http://127.0.0.1:8000 with 8 threads,"
+        " from clinic at db.example:5432, to each doctor by token (HS256)"
+    )
+
+
+def test_several_addresses() -> None:
+    urls = ["http://127.0.0.1:8000", "http://[::1]:8000"]
+    said = start_line(settings(URL, MEDMITRA_THREADS="1"), urls)
+    assert said.startswith(
+        "Serving cases on http://127.0.0.1:8000 and http://[::1]:8000 with 1 thread, from "
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "readers"),
+    [
+        ({}, "anyone on this machine who names a user_id"),
+        ({"MEDMITRA_TRUST_USER_ID": "1"}, "whomever the proxy in front lets through"),
+        ({"MEDMITRA_JWT_SECRET": SECRET}, "each doctor by token (HS256)"),
+        (
+            {"MEDMITRA_JWKS_URL": "https://x.supabase.co/auth/v1/jwks.json"},
+            "each doctor by token (keys of x.supabase.co)",
+        ),
+    ],
+)
+def test_who_may_read(variables: dict[str, str], readers: str) -> None:
+    assert line(**variables).endswith(f", to {readers}")
+    assert SECRET not in line(**variables)
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        (URL, "clinic at db.example:5432"),
+        ("host=db.example port=6432 dbname=clinic password=hunter2", "clinic at db.example:6432"),
+        ("postgresql://u:hunter2@a,b:5433/clinic", "clinic at a:5432, b:5433"),
+        ("host=a,b port=6432 dbname=clinic", "clinic at a:6432, b:6432"),
+        ("postgresql://u:hunter2@[::1]:5433/clinic", "clinic at [::1]:5433"),
+        ("host=db.example hostaddr=192.0.2.1 dbname=clinic", "clinic at 192.0.2.1:5432"),
+        ("host=/run/postgresql dbname=clinic", "clinic at /run/postgresql/.s.PGSQL.5432"),
+        ("postgresql:///clinic", "clinic at the local socket .s.PGSQL.5432"),
+        ("host=db.example user=reader password=hunter2", "the default database at db.example:5432"),
+        ("host=reader:hunter2@db.example dbname=clinic", "clinic at db.example:5432"),
+        ("host=@abstract dbname=clinic", "clinic at @abstract/.s.PGSQL.5432"),
+        ("postgresql://db.example/clinic%0Aand%1B[31m", "clinic?and?[31m at db.example:5432"),
+        ("host=db.example", "the default database at db.example:5432"),
+        ("service=clinic password=hunter2", "the database of the service clinic"),
+    ],
+)
+def test_which_database(url: str, named: str) -> None:
+    assert database(url) == named
+
+
+def test_what_the_url_leaves_open_is_in_libpq_s_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "db.example")
+    monkeypatch.setenv("PGPORT", "6432")
+    monkeypatch.setenv("PGDATABASE", "clinic")
+    monkeypatch.setenv("PGPASSWORD", "hunter2")
+    assert database("postgresql://") == "clinic at db.example:6432"
+    assert database("host=other port=1 dbname=theirs") == "theirs at other:1"
+
+
+def test_serve_prints_that_line_and_nothing_more_on_stdout() -> None:
+    command = (str(COMMAND), "serve", "--listen", "127.0.0.1:0")
+    with subprocess.Popen(
+        command,
+        env=environment(DATABASE_URL=URL),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
+    assert re.sub(r":\d+ with", ":8000 with", first) == f"{line()}\n"

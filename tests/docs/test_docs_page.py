@@ -1,0 +1,196 @@
+"""The page ``/docs`` as a person sees it, in a browser."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from werkzeug.exceptions import NotFound
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.serving import make_server
+
+from medmitra_cases import contract, create_app
+from medmitra_cases.auth.tokens import mint_token
+from tests.support import factories
+from tests.support.chromium import Visit, visit
+from tests.support.factories import CasesDatabase, case
+from tests.support.processes import serve
+from tests.support.tokens import SECRET
+
+PHONE = {"viewport": {"width": 375, "height": 667}, "is_mobile": True, "has_touch": True}
+NAMES = [case["patient_name"] for case in contract.EXAMPLE["cases"]]
+TOKENS = {"MEDMITRA_JWT_SECRET": SECRET}
+
+pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
+
+
+@pytest.fixture
+def published_cases(database: CasesDatabase) -> CasesDatabase:
+    """The database with the published example in it."""
+    database.add(*contract.EXAMPLE["cases"])
+    return database
+
+
+@contextmanager
+def serving(database: CasesDatabase, **variables: str) -> Iterator[str]:
+    """The running service; yields its address."""
+    with serve(database.service_dsn, **variables) as server:
+        yield f"http://{server.host}:{server.port}"
+
+
+def execute(page: Page) -> None:
+    page.get_by_role("button", name="Execute").click()
+
+
+def assert_shown(page: Page, *texts: str) -> None:
+    """Assert that the answer to what was executed is in sight, and has these texts."""
+    answer = page.locator(".live-responses-table")
+    for text in texts:
+        expect(answer).to_contain_text(text)
+    expect(answer.locator("tbody .response-col_status")).to_be_in_viewport()
+
+
+def assert_at_home(visited: Visit, address: str) -> None:
+    """Assert that the page asked nobody else for anything, and had nothing to complain of."""
+    assert visited.complaints == []
+    assert {request.url.startswith(f"{address}/") for request in visited.requests} == {True}
+
+
+def upper_edge(page: Page, selector: str) -> float:
+    found: float = page.evaluate("s => document.querySelector(s).getBoundingClientRect().top", selector)
+    return found
+
+
+def lower_edge(page: Page, selector: str) -> float:
+    found: float = page.evaluate("s => document.querySelector(s).getBoundingClientRect().bottom", selector)
+    return found
+
+
+def width(page: Page) -> int:
+    found: int = page.evaluate("document.documentElement.scrollWidth")
+    return found
+
+
+def test_it_shows_the_endpoint_and_its_answer(browser: Browser, published_cases: CasesDatabase) -> None:
+    with serving(published_cases) as address, visit(browser) as visited:
+        page = visited.page
+        page.goto(f"{address}/")
+        expect(page).to_have_title("MedMitra cases: the API")
+        for seen in (
+            page.get_by_role("heading", name="MedMitra cases"),
+            page.locator(".opblock-get").get_by_text("/cases/all_cases"),
+            page.get_by_placeholder("user_id"),
+            page.get_by_role("button", name="Execute"),
+        ):
+            expect(seen).to_be_in_viewport()
+        expect(page.get_by_placeholder("user_id")).to_have_value(contract.USER_ID)
+        expect(page.get_by_role("button", name="Authorize")).to_have_count(0)
+
+        execute(page)
+        assert_shown(page, "200", *NAMES)
+        assert visited.requests[-1].url == f"{address}/cases/all_cases?user_id={contract.USER_ID}"
+
+        page.get_by_placeholder("status", exact=True).fill("analyzing")
+        page.get_by_placeholder("limit").fill("1")
+        execute(page)
+        assert_shown(page, "x-total-count: 1", NAMES[1])
+        expect(page.locator(".live-responses-table")).not_to_contain_text(NAMES[0])
+        assert_at_home(visited, address)
+
+
+def test_whoever_has_a_token_can_try_it_out(browser: Browser, published_cases: CasesDatabase) -> None:
+    token = mint_token(factories.settings("dbname=postgres", **TOKENS), contract.USER_ID, minutes=5)
+    with serving(published_cases, **TOKENS) as address, visit(browser) as visited:
+        page = visited.page
+        page.goto(f"{address}/docs")
+        page.get_by_role("button", name="Authorize").click()
+        dialog = page.locator(".modal-ux")
+        dialog.get_by_role("textbox").fill(token)
+        dialog.get_by_role("button", name="Apply credentials").click()
+        dialog.get_by_role("button", name="Close").last.click()
+        execute(page)
+        assert_shown(page, "200", *NAMES)
+        assert visited.requests[-1].headers["authorization"] == f"Bearer {token}"
+        assert_at_home(visited, address)
+
+
+def test_a_value_that_is_not_as_it_must_be_is_shown(browser: Browser, published_cases: CasesDatabase) -> None:
+    with serving(published_cases) as address, visit(browser, **PHONE) as visited:
+        page = visited.page
+        page.goto(f"{address}/docs")
+        date = page.get_by_placeholder("start_date")
+        date.fill("yesterday")
+        page.get_by_placeholder("user_id").scroll_into_view_if_needed()
+        execute(page)
+        expect(date).to_be_focused()
+        expect(date).to_be_in_viewport()
+        expect(page.locator(".live-responses-table")).to_have_count(0)
+        date.fill("2026-03-04")
+        execute(page)
+        assert_shown(page, "200", NAMES[0])
+        assert_at_home(visited, address)
+
+
+def test_what_is_focused_is_in_sight(browser: Browser, published_cases: CasesDatabase) -> None:
+    with (
+        serving(published_cases) as address,
+        visit(browser, viewport={"width": 1280, "height": 800}) as visited,
+    ):
+        page = visited.page
+        page.goto(f"{address}/docs")
+        page.get_by_placeholder("user_id").focus()
+        for _ in range(10):
+            page.keyboard.press("Tab")
+            assert lower_edge(page, ":focus") <= upper_edge(page, ".opblock-get .execute-wrapper")
+
+
+def test_it_is_dark_where_all_is_dark(browser: Browser, published_cases: CasesDatabase) -> None:
+    with serving(published_cases) as address, visit(browser, color_scheme="dark") as visited:
+        visited.page.goto(f"{address}/docs")
+        expect(visited.page.locator("html")).to_have_class("dark-mode")
+
+
+def test_on_a_phone_the_answer_to_head_is_shown_too(browser: Browser, published_cases: CasesDatabase) -> None:
+    with serving(published_cases) as address, visit(browser, **PHONE) as visited:
+        page = visited.page
+        page.goto(f"{address}/docs")
+        execute(page)
+        assert_shown(page, "200", *NAMES)
+        head = page.locator(".opblock-head")
+        head.locator(".opblock-summary-control").click()
+        head.get_by_role("button", name="Execute").click()
+        expect(head.locator(".live-responses-table tbody .response-col_status")).to_be_in_viewport()
+
+
+def test_on_a_phone_nothing_sticks_out(browser: Browser, published_cases: CasesDatabase) -> None:
+    published_cases.add(case(user_id=contract.USER_ID, case_summary="x" * 500))
+    with serving(published_cases) as address, visit(browser, **PHONE) as visited:
+        page = visited.page
+        page.goto(f"{address}/docs")
+        expect(page.get_by_role("button", name="Execute")).to_be_in_viewport()
+        assert width(page) == 375
+        execute(page)
+        assert_shown(page, "200", *NAMES)
+        assert width(page) == 375
+        assert_at_home(visited, address)
+
+
+def test_below_a_path_of_a_proxy(browser: Browser, published_cases: CasesDatabase) -> None:
+    app = create_app(factories.settings(published_cases.service_dsn))
+    server = make_server(
+        "127.0.0.1", 0, DispatcherMiddleware(NotFound(), {"/clinic/api": app}), threaded=True
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/clinic/api"
+        with visit(browser) as visited:
+            visited.page.goto(f"{address}/")
+            execute(visited.page)
+            assert_shown(visited.page, "200", *NAMES)
+            assert_at_home(visited, address)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

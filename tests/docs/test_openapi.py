@@ -1,0 +1,194 @@
+"""``/openapi.json`` says what the service does: all of it, and nothing else."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from medmitra_cases import __version__
+from medmitra_cases.auth.tokens import mint_token
+from medmitra_cases.docs.openapi import openapi
+from medmitra_cases.schemas.query import OPTIONAL_NAMES
+from medmitra_cases.web import cors
+from tests.support import factories
+from tests.support.factories import DOCTOR, KEYS, CasesDatabase, case
+from tests.support.paths import PUBLISHED, README
+from tests.support.processes import Running, serve
+from tests.support.tokens import SECRET, bearer, issued
+
+URL = "/cases/all_cases"
+ASKED = f"{URL}?user_id={DOCTOR}"
+
+TOKENS = {"MEDMITRA_JWT_SECRET": SECRET}
+DOCUMENT = openapi(needs_tokens=True)
+GET, HEAD = (DOCUMENT["paths"][URL][method] for method in ("get", "head"))
+
+# Of HTTP itself (RFC 9110, RFC 9112); OpenAPI wants Content-Type left out.
+NOT_TO_BE_DOCUMENTED = {"content-type", "content-length", "transfer-encoding", "connection", "date"}
+
+
+def resolved(described: dict[str, Any]) -> dict[str, Any]:
+    """A part of the document, or what it refers to."""
+    if "$ref" not in described:
+        return described
+    part: dict[str, Any] = DOCUMENT
+    for key in described["$ref"].removeprefix("#/").split("/"):
+        part = part[key]
+    return part
+
+
+def body_errors(response: dict[str, Any], body: Any) -> list[str]:
+    """What is wrong with a body, compared with how the document describes it."""
+    schema = {**response["content"]["application/json"]["schema"], "components": DOCUMENT["components"]}
+    return [error.message for error in OAS31Validator(schema).iter_errors(body)]
+
+
+@pytest.mark.parametrize("needs_tokens", [True, False])
+def test_it_is_valid(needs_tokens: bool) -> None:
+    document = json.loads(json.dumps(openapi(needs_tokens=needs_tokens)))
+    assert next(iter(document.items()))[0] == "openapi"
+    assert document["openapi"].startswith("3.1.")
+    assert "(?P" not in json.dumps(document)  # a pattern as Python alone has it
+    assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
+
+
+def test_it_can_be_asked_for(client: FlaskClient) -> None:
+    response = client.get("/openapi.json")
+    assert response.status_code == 200
+    assert response.content_type == "application/json"
+    assert response.get_json() == openapi(needs_tokens=False)
+    assert response.get_json()["info"]["version"] == __version__
+    known = {"If-None-Match": response.headers["ETag"]}
+    assert client.get("/openapi.json", headers=known).status_code == 304
+
+
+@pytest.mark.parametrize("operation", [GET, HEAD], ids=["GET", "HEAD"])
+def test_every_name_that_the_service_takes_is_there(operation: dict[str, Any]) -> None:
+    taken = [each for each in operation["parameters"] if each["in"] == "query"]
+    names = [name for each in taken for name in (each["name"], each.get("x-alias")) if name]
+    assert sorted(names) == sorted(OPTIONAL_NAMES | {"user_id"})
+    assert all(f"`{each['x-alias']}`" in each["description"] for each in taken if "x-alias" in each)
+    assert [each["name"] for each in operation["parameters"] if each.get("required")] == ["user_id"]
+    assert {each["name"] for each in operation["parameters"] if each["in"] == "header"} == {"If-None-Match"}
+
+
+def test_of_the_parameters_a_page_fills_in_the_doctor_alone() -> None:
+    filled = {
+        each["name"]: each.get("example")
+        for each in GET["parameters"]
+        if {"example", "examples", "default"} & {*each, *each["schema"]}
+    }
+    assert filled == {"user_id": DOCTOR}
+
+
+def test_the_rules_are_those_of_the_fields() -> None:
+    schemas = {each["name"]: each["schema"] for each in GET["parameters"]}
+    assert schemas["limit"] == {"type": "integer", "minimum": 1, "maximum": 1_000}
+    assert schemas["sort_order"] == {"type": "string", "enum": ["asc", "desc"]}
+    assert schemas["search"]["maxLength"] == 100
+    assert re.search(schemas["user_id"]["pattern"], DOCTOR.upper())
+    assert not re.search(schemas["user_id"]["pattern"], f"x{DOCTOR}")
+
+
+def test_a_case_has_the_nine_keys_in_their_order() -> None:
+    schema = DOCUMENT["components"]["schemas"]["Case"]
+    assert tuple(schema["properties"]) == KEYS
+    assert sorted(schema["required"]) == sorted(KEYS)
+    assert schema["additionalProperties"] is False
+
+
+def test_the_example_is_the_published_one() -> None:
+    example = GET["responses"]["200"]["content"]["application/json"]["example"]
+    assert example == json.loads(PUBLISHED.read_text())
+    assert body_errors(GET["responses"]["200"], example) == []
+
+
+def test_the_statuses_are_those_of_the_readme() -> None:
+    errors = README.read_text().partition("### Errors")[2].partition("\n### ")[0]
+    rows = re.findall(r"^\| ([0-9, ]+) \|", errors, re.MULTILINE)
+    listed = {status for row in rows for status in row.split(", ")}
+    # A path that is not there and a method that is not taken are in no description of those that are.
+    assert {*GET["responses"]} == {*HEAD["responses"]} == (listed - {"404", "405"}) | {"200", "304"}
+
+
+def test_tokens_are_documented_where_they_are_asked_for() -> None:
+    ((name, scheme),) = DOCUMENT["components"]["securitySchemes"].items()
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    assert GET["security"] == HEAD["security"] == [{name: []}]
+    without = openapi(needs_tokens=False)
+    assert "securitySchemes" not in without["components"]
+    assert "WWW-Authenticate" not in without["components"]["headers"]
+    for operation in without["paths"][URL].values():
+        assert operation["security"] == []
+        assert not {"401", "403"} & {*operation["responses"]}
+
+
+def test_what_pages_of_other_origins_may_read_is_documented() -> None:
+    assert {*cors.EXPOSED} <= {*GET["responses"]["200"]["headers"]}
+
+
+@pytest.fixture(scope="module")
+def server(layout_database: CasesDatabase) -> Iterator[Running]:
+    layout_database.clear()
+    layout_database.add(case(), case(), case(**EMPTY))
+    with serve(layout_database.service_dsn, **TOKENS) as server:
+        yield server
+
+
+MINE = bearer(mint_token(factories.settings("dbname=postgres", **TOKENS), DOCTOR, minutes=1_440))
+# What whoever writes a row may leave empty.
+EMPTY = dict.fromkeys(("case_summary", "status", "created_at", "updated_at"))
+
+ANSWERS: dict[str, tuple[str, dict[str, str], int]] = {
+    "cases": (ASKED, MINE, 200),
+    "a page": (f"{ASKED}&limit=2", MINE, 200),
+    "nothing new": (f"{ASKED}&limit=2", {**MINE, "If-None-Match": "*"}, 304),
+    "no doctor": (URL, MINE, 400),
+    "no token": (ASKED, {}, 401),
+    "an old token": (ASKED, bearer(issued(exp=1)), 401),
+    "another doctor": (ASKED[:-1] + "7", MINE, 403),
+    "a long body": (ASKED, {**MINE, "Content-Length": "65537"}, 413),
+    "a long header": (ASKED, {**MINE, "X": "x" * 262_144}, 431),
+    "an encoding": (ASKED, {**MINE, "Transfer-Encoding": "gzip"}, 501),
+}
+
+
+@pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(("target", "headers", "status"), ANSWERS.values(), ids=ANSWERS)
+def test_answers_are_as_documented(
+    server: Running, target: str, headers: dict[str, str], status: int, method: str
+) -> None:
+    answer, body = server.get(target, method, **headers)
+    assert answer.status == status
+    described = DOCUMENT["paths"][URL][method.lower()]["responses"][str(status)]
+    sent = {name.lower() for name in answer.headers} - NOT_TO_BE_DOCUMENTED
+    documented = {name.lower(): resolved(header) for name, header in described["headers"].items()}
+    assert sent <= {*documented}
+    assert {name for name, header in documented.items() if header.get("required")} <= sent
+    if "content" in described:
+        assert body_errors(described, json.loads(body)) == []
+    else:
+        assert body == b""
+
+
+@pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
+def test_the_examples_of_errors_are_what_the_service_says(
+    server: Running, client_without_database: FlaskClient
+) -> None:
+    said = {
+        (str(status), server.get(target, **headers)[1].decode())
+        for target, headers, status in ANSWERS.values()
+        if status > 304
+    }
+    failed = client_without_database.get(ASKED, headers={"X-Request-ID": "3f9c0a7be1d2485c"})
+    said.add(("500", failed.text))
+    for status, response in GET["responses"].items():
+        if status not in ("200", "304"):
+            example = response["content"]["application/json"]["example"]
+            assert (status, json.dumps(example, separators=(",", ":"))) in said

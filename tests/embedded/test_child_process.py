@@ -1,0 +1,64 @@
+"""A program run for a block ends with it, whenever signals come."""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medmitra_cases.embedded.process import kill_group, running
+from medmitra_cases.server.signals import exit_on_signals
+
+SLEEP = ("/bin/sleep", "600")
+
+
+@pytest.fixture(autouse=True)
+def _exit_on_signals() -> Iterator[None]:
+    with exit_on_signals():
+        yield
+
+
+def assert_ended(started: list[subprocess.Popen[bytes]]) -> None:
+    (process,) = started
+    assert process.returncode is not None
+
+
+def test_a_signal_while_it_is_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    make = subprocess.Popen
+
+    def make_then_signal(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        started.append(make(*args, **kwargs))
+        signal.raise_signal(signal.SIGTERM)
+        return started[0]
+
+    monkeypatch.setattr("medmitra_cases.embedded.process.subprocess.Popen", make_then_signal)
+    with pytest.raises(SystemExit), running(SLEEP, tmp_path / "log", None, kill_group):
+        pass
+    assert_ended(started)
+
+
+def test_a_signal_while_it_is_being_ended(tmp_path: Path) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def signal_then_kill(process: subprocess.Popen[bytes]) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        kill_group(process)
+
+    def run_and_signal() -> None:
+        with running(SLEEP, tmp_path / "log", None, signal_then_kill) as process:
+            started.append(process)
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        run_and_signal()
+    assert_ended(started)
+
+
+def test_signals_are_heard_in_the_block_and_after(tmp_path: Path) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with running(SLEEP, tmp_path / "log", None, kill_group):
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before

@@ -1,0 +1,341 @@
+"""What each query parameter may be. All else is refused, by its name, before the database is asked."""
+
+import datetime as dt
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from werkzeug.test import TestResponse
+
+from tests.support.factories import DOCTOR, UTC, CasesDatabase, case
+from tests.support.links import ALIASES, links
+
+URL = "/cases/all_cases"
+ASKED = f"user_id={DOCTOR}"
+
+# What each parameter may be, once.
+GOOD = {
+    "status": "pending",
+    "gender": "female",
+    "search": "asha",
+    "min_age": "18",
+    "max_age": "65",
+    "start_date": "2026-03-04",
+    "end_date": "2026-03-04T10:30:00Z",
+    "sort_by": "status",
+    "sort_order": "desc",
+    "limit": "5",
+    "page": "2",
+    "after": DOCTOR,
+}
+SPELLINGS = [*GOOD, *ALIASES.values()]
+
+
+def rule_of_integers(least: int, most: int) -> str:
+    return f"must be an integer from {least} to {most}"
+
+
+RULE_OF_AGES = rule_of_integers(-999_999_999, 999_999_999)
+RULE_OF_LIMITS = rule_of_integers(1, 1000)
+RULE_OF_PAGES = rule_of_integers(1, 999_999_999)
+RULE_OF_DATES = (
+    "must be a date like 2026-03-04, or a time with its offset like 2026-03-04T10:30:00Z (in a URL + is %2B)"
+)
+
+# Each as it stands in the URL, where + is a blank.
+NO_INTEGERS = [
+    *("", "%20", "%00", "%FF", "null", "NaN", "ten", "-", "--1", "+5", "%2B5", "5+", "5%0A", "5%00", "5,6"),
+    *("1_0", "1e2", "0x10", "1.5", "1%2C000", "%C2%B2", "%D9%A5", "%EF%BC%95", "1" * 10, "9" * 9_999),
+]
+NO_MOMENTS = [
+    *("", "%20", "%00", "%FF", "null", "now", "infinity", "-infinity", "1772620200", "2026", "2026-03"),
+    # Dates that are none, or written in another way.
+    *("2026-02-30", "2025-02-29", "1900-02-29", "2026-13-01", "2026-00-10", "2026-04-31", "2026-04-00"),
+    *("0000-01-01", "10000-01-01", "%2B2026-03-04", "-2026-03-04", "26-03-04", "2026-3-4", "20260304"),
+    *("2026-W10-3", "2026-063", "04.03.2026", "03/04/2026", "2026-03-04BC", "2026-03-04Z", "+2026-03-04"),
+    *("2026-03-04+", "2026-03-04%0A", "2026-03-04%00", "%D9%A2026-03-04", "%EF%BC%92026-03-04"),
+    # Times that are none, or without an offset, or written in another way.
+    *("2026-03-04T", "2026-03-04TZ", "2026-03-04T10Z", "2026-03-04T10:30", "2026-03-04T10:30:00", "T10:30Z"),
+    *("2026-03-04+10:30:00Z", "2026-03-04t10:30:00Z", "2026-03-04T10:30:00z", "2026-03-04T103000Z"),
+    *("2026-03-04T24:00:00Z", "2026-03-04T10:60:00Z", "2026-03-04T10:30:60Z", "2026-03-04T10:30:00-24:00"),
+    *("2026-03-04T10:30:00.Z", "2026-03-04T10:30:00,5Z", "2026-03-04T10:30.5Z"),
+    *("2026-03-04T10:30:00.1234567Z", "2026-03-04T10:30:00Z%0A", "2026-03-04T10:30:00Z+"),
+    *("2026-03-04T10:30:00%2B0530", "2026-03-04T10:30:00%2B05", "2026-03-04T10:30:00%2B5:30"),
+    *("2026-03-04T10:30:00%2B05:60", "2026-03-04T10:30:00%2B05:30:00", "2026-03-04T10:30:00%E2%88%9205:30"),
+    *("2026-03-04T10:30:00+05:30", "2026-03-04T10:30:00UTC"),
+    # Times that in UTC leave the years that ISO 8601 writes with four digits.
+    *("0001-01-01T00:00:00%2B00:01", "9999-12-31T23:59:59-00:01", "0000-12-31T23:59:59-23:59"),
+]
+NO_TEXTS = {
+    "must be at most 100 characters long": ["x" * 101, quote("日" * 101), "+" * 101, "x" * 9_999],
+    "must not contain the character U+0000": ["%00", "x%00", "%00x", "%00%0A"],
+}
+NO_COLUMNS = [
+    *("", "+", "%00", "%FF", "id", "case_id", "user_id", "patient_gender", "xmin", "1", "status%20desc"),
+    *("CREATED_AT", "createdAt", "status+", "-status", "status,patient_age", "status%0A", "status;"),
+]
+NO_ORDERS = ["", "+", "%00", "%FF", "ASC", "Desc", "desc+", "descending", "-1", "asc%0A"]
+NO_UUIDS = [
+    *("", "+", "%00", "%FF", "1", "null", DOCTOR[:-1], DOCTOR + "0", DOCTOR + "%0A", DOCTOR + "%00"),
+    *("{" + DOCTOR + "}", DOCTOR.replace("-", ""), DOCTOR[:-1] + "g", DOCTOR.replace("8", "%D9%A8")),
+]
+BAD: dict[str, dict[str, list[str]]] = {
+    **dict.fromkeys(("status", "gender", "search"), NO_TEXTS),
+    **{name: {RULE_OF_AGES: [*NO_INTEGERS, "-1000000000"]} for name in ("min_age", "max_age")},
+    **{name: {RULE_OF_DATES: NO_MOMENTS} for name in ("start_date", "end_date")},
+    "sort_by": {"must be created_at, updated_at, patient_name, patient_age or status": NO_COLUMNS},
+    "sort_order": {"must be asc or desc": NO_ORDERS},
+    "limit": {RULE_OF_LIMITS: [*NO_INTEGERS, "0", "-0", "000", "-1", "1001", "999999999"]},
+    "page": {RULE_OF_PAGES: [*NO_INTEGERS, "0", "-0", "-1", "1000000000"]},
+    "after": {"must be a UUID written like b8acad4b-4944-4d66-b405-de70886e7248": NO_UUIDS},
+}
+REFUSED = [
+    pytest.param(spelling, value, rule, id=f"{spelling}={value[:30]}")
+    for name, rules in BAD.items()
+    for rule, values in rules.items()
+    for spelling in (name, ALIASES.get(name))
+    if spelling
+    for value in values
+]
+
+
+def get(client: FlaskClient, query: str) -> TestResponse:
+    """The answer to a raw query string."""
+    return client.get(URL, environ_overrides={"QUERY_STRING": query})
+
+
+def refusal(client: FlaskClient, query: str) -> str:
+    """The detail of the 400 that a raw query string gets."""
+    response = get(client, query)
+    assert response.status_code == 400, (query, response.data)
+    assert response.content_type == "application/json"
+    assert list(response.get_json()) == ["detail"]
+    assert not {"Link", "X-Total-Count", "ETag"} & {*response.headers.keys()}
+    detail: str = response.get_json()["detail"]
+    return detail
+
+
+def found(client: FlaskClient, query: str) -> list[str]:
+    """The names of the patients in the answer to a raw query string."""
+    response = get(client, query)
+    assert response.status_code == 200, (query, response.data)
+    return [found["patient_name"] for found in response.get_json()["cases"]]
+
+
+@pytest.mark.parametrize(("name", "value", "rule"), REFUSED)
+def test_a_bad_value_is_refused_with_the_name_as_sent_and_the_rule(
+    client_without_database: FlaskClient, name: str, value: str, rule: str
+) -> None:
+    # The detail is the same whatever the value: it does not repeat it.
+    assert refusal(client_without_database, f"{ASKED}&{name}={value}") == f"{name} {rule}"
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize("second", ["", "%00", "the same"])
+def test_repeated(client_without_database: FlaskClient, name: str, second: str) -> None:
+    value = {**GOOD, **{alias: GOOD[known] for known, alias in ALIASES.items()}}[name]
+    query = f"{ASKED}&{name}={value}&{name}={value if second == 'the same' else second}"
+    assert refusal(client_without_database, query) == f"{name} must be given once, not 2 times"
+
+
+@pytest.mark.parametrize(("name", "alias"), ALIASES.items())
+def test_a_name_and_its_alias_are_one_parameter(
+    client_without_database: FlaskClient, name: str, alias: str
+) -> None:
+    for query, times in (
+        (f"{name}={GOOD[name]}&{alias}={GOOD[name]}", 2),
+        (f"{alias}=&{name}={GOOD[name]}", 2),
+        (f"{alias}=1&{name}=2&{alias}=3", 3),
+    ):
+        detail = refusal(client_without_database, f"{query}&{ASKED}")
+        assert detail == f"{name} must be given once, not {times} times"
+
+
+def test_every_mistake_is_named(client_without_database: FlaskClient) -> None:
+    detail = refusal(client_without_database, "limit=0&minAge=x&sort_order=up&search=asha&max_age=5")
+    assert sorted(detail.split("; ")) == [
+        f"limit {RULE_OF_LIMITS}",
+        f"minAge {RULE_OF_AGES}",
+        "sort_order must be asc or desc",
+        "user_id is missing",
+    ]
+
+
+@given(name=st.sampled_from(SPELLINGS), value=st.binary(max_size=30))
+@settings(deadline=None)
+def test_any_bytes_are_a_value_or_refused(
+    client_without_database: FlaskClient, name: str, value: bytes
+) -> None:
+    response = get(client_without_database, f"{ASKED}&{name}={quote(value)}")
+    # What is accepted fails only as there is no database.
+    assert response.status_code in (400, 500)
+    if response.status_code == 400:
+        assert response.get_json()["detail"].startswith(f"{name} must ")
+
+
+UNKNOWN = [
+    *("STATUS=x", "Status=x", "status[]=x", "statuses=x", "state=x", "q=x", "query=x", "Search=x"),
+    *("minage=x", "MinAge=x", "min-age=x", "age=x", "startdate=x", "start=x", "sortby=x", "sort=x"),
+    *("Limit=0", "limit[]=0", "per_page=0", "Page=0", "page[number]=0", "offset=x", "cursor=x"),
+    *("id=1", "=1", "&&", "a;limit=1", "%FF=%00", "user_id[]=x", "x=1&x=2"),
+]
+
+
+@pytest.mark.parametrize("query", [*UNKNOWN, "&".join(UNKNOWN), "sort_order=asc", "sortOrder=asc"])
+def test_unknown_parameters_and_defaults_change_nothing(
+    client: FlaskClient, database: CasesDatabase, query: str
+) -> None:
+    database.add(case(), case(created_at=None), case())
+    named = {"X-Request-ID": "the-same"}
+    plain = client.get(URL, environ_overrides={"QUERY_STRING": ASKED}, headers=named)
+    for more in (f"{ASKED}&{query}", f"{query}&{ASKED}"):
+        answer = client.get(URL, environ_overrides={"QUERY_STRING": more}, headers=named)
+        assert answer.status_code == 200
+        assert answer.data == plain.data
+        assert dict(answer.headers) == dict(plain.headers)
+    assert not {"Link", "X-Total-Count"} & {*plain.headers.keys()}
+
+
+@pytest.mark.parametrize(
+    ("query", "limit", "names"),
+    [
+        ("limit=1", "1", ["1"]),
+        ("limit=0000002", "2", ["1", "2"]),
+        ("limit=1000", "1000", [str(number) for number in range(1, 13)]),
+        ("page=1", "10", [str(number) for number in range(1, 11)]),
+        ("page=2", "10", ["11", "12"]),
+        ("page=999999999", "10", []),
+        ("page=999999999&limit=1000", "1000", []),
+        ("page=5&limit=3", "3", []),
+        ("page=4&limit=3", "3", ["10", "11", "12"]),
+    ],
+)
+def test_limits_and_page_numbers(
+    client: FlaskClient, database: CasesDatabase, query: str, limit: str, names: list[str]
+) -> None:
+    database.add(*(case(patient_name=str(number)) for number in range(1, 13)))
+    assert found(client, f"{ASKED}&{query}") == names
+    response = get(client, f"{ASKED}&{query}")
+    assert response.headers["X-Total-Count"] == "12"
+    assert {target["limit"] for target in links(response).values()} == {limit}
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("min_age=7", ["seven", "eight"]),
+        ("minAge=007", ["seven", "eight"]),
+        ("max_age=-0", ["unborn", "born"]),
+        ("maxAge=-1", ["unborn"]),
+        ("min_age=-999999999&max_age=999999999", ["unborn", "born", "seven", "eight"]),
+        ("min_age=8&max_age=7", []),
+    ],
+)
+def test_ages(client: FlaskClient, database: CasesDatabase, query: str, names: list[str]) -> None:
+    ages = {"unborn": -1, "born": 0, "seven": 7, "eight": 8}
+    database.add(*(case(patient_name=name, patient_age=age) for name, age in ages.items()))
+    assert found(client, f"{ASKED}&{query}") == names
+
+
+# Every string that Postgres can hold and that is short enough: as in test_contract.
+SHORT_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=100)
+
+
+@given(value=SHORT_TEXT)
+@example(value="日" * 100)
+@example(value="\U0001f600" * 100)
+@example(value="%_\\'\"%s%%(x)s")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_short_text_is_found_as_it_is(client: FlaskClient, database: CasesDatabase, value: str) -> None:
+    database.clear()
+    same = {"status": value, "patient_gender": value, "case_summary": f"({value})"}
+    database.add(case(patient_name="other", status=f"{value}.", patient_gender=f".{value}"))
+    database.add(case(patient_name="same", **same))
+    written = quote(value)
+    assert found(client, f"{ASKED}&status={written}") == ["same"]
+    assert found(client, f"{ASKED}&gender={written}") == ["same"]
+    assert "same" in found(client, f"{ASKED}&search={written}")
+    response = get(client, f"{ASKED}&status={written}&search={written}&limit=5")
+    for target in links(response).values():
+        assert (target["status"], target["search"]) == (value, value)
+
+
+def test_bytes_that_are_not_utf_8_match_nothing(client: FlaskClient, database: CasesDatabase) -> None:
+    database.add(case(patient_name="ÿ", status="ÿ", patient_gender=""))
+    for name in ("search", "status", "gender"):
+        assert found(client, f"{ASKED}&{name}=%FF") == []
+        assert found(client, f"{ASKED}&{name}=\xff") == []
+
+
+MICROSECOND = dt.timedelta(microseconds=1)
+
+
+def stored(*moments: tuple[str, dt.datetime, int]) -> list[dict[str, Any]]:
+    """Cases created so many microseconds after a moment, each with its name, where there is such a time."""
+    first, last = dt.datetime.min.replace(tzinfo=UTC), dt.datetime.max.replace(tzinfo=UTC)
+    return [
+        case(patient_name=name, created_at=moment + microseconds * MICROSECOND)
+        for name, moment, microseconds in moments
+        if first - moment <= microseconds * MICROSECOND <= last - moment
+    ]
+
+
+@given(day=st.dates(), of_the_web_client=st.booleans())
+@example(day=dt.date.min, of_the_web_client=False)
+@example(day=dt.date.max, of_the_web_client=False)
+@example(day=dt.date(2024, 2, 29), of_the_web_client=True)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_date_is_its_whole_day_in_utc(
+    client: FlaskClient, database: CasesDatabase, day: dt.date, of_the_web_client: bool
+) -> None:
+    start, end = ("startDate", "endDate") if of_the_web_client else ("start_date", "end_date")
+    midnight = dt.datetime.combine(day, dt.time.min, UTC)
+    last = dt.datetime.combine(day, dt.time.max, UTC)
+    cases = stored(("before", midnight, -1), ("first", midnight, 0), ("last", last, 0), ("after", last, 1))
+    database.clear()
+    database.add(*cases, case(patient_name="never", created_at=None))
+    names = [columns["patient_name"] for columns in cases]
+    assert found(client, f"{ASKED}&{start}={day}&{end}={day}") == ["first", "last"]
+    assert found(client, f"{ASKED}&{start}={day}") == names[names.index("first") :]
+    assert found(client, f"{ASKED}&{end}={day}") == names[: names.index("last") + 1]
+
+
+@st.composite
+def written_moments(draw: st.DrawFn) -> tuple[dt.datetime, str]:
+    """A moment, and one of the ways to write it with an offset."""
+    offset = dt.timezone(dt.timedelta(minutes=draw(st.integers(-1439, 1439))))
+    local = draw(st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30, 23, 59, 59, 999_999)))
+    digits = draw(st.integers(0, 6))
+    cut = local.microsecond // 10 ** (6 - digits) * 10 ** (6 - digits)
+    local = local.replace(microsecond=cut, tzinfo=offset)
+    written = f"{local:%H:%M:%S}" + (f".{cut:06}"[: 1 + digits] if digits else "")
+    if written.endswith(":00") and draw(st.booleans()):
+        written = written[:-3]
+    zone = local.isoformat()[-6:]
+    zone = "Z" if zone == "+00:00" and draw(st.booleans()) else zone
+    return local.astimezone(UTC), f"{local.date()}T{written}{zone}"
+
+
+@given(moment_written=written_moments())
+@example(moment_written=(dt.datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00Z"))
+@example(moment_written=(dt.datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T23:59:00+23:59"))
+@example(moment_written=(dt.datetime.max.replace(tzinfo=UTC), "9999-12-31T00:00:59.999999-23:59"))
+@example(moment_written=(dt.datetime(2026, 3, 4, 5, 0, 0, 500_000, UTC), "2026-03-04T10:30:00.5+05:30"))
+@example(moment_written=(dt.datetime(2026, 3, 4, tzinfo=UTC), "2026-03-04T00:00:00-00:00"))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_time_with_an_offset_is_that_moment(
+    client: FlaskClient, database: CasesDatabase, moment_written: tuple[dt.datetime, str]
+) -> None:
+    moment, written = moment_written
+    cases = stored(("before", moment, -1), ("then", moment, 0), ("after", moment, 1))
+    database.clear()
+    database.add(*cases, case(patient_name="never", created_at=None))
+    names = [columns["patient_name"] for columns in cases]
+    then = names.index("then")
+    value = quote(written)
+    assert found(client, f"{ASKED}&start_date={value}") == names[then:]
+    assert found(client, f"{ASKED}&end_date={value}") == names[: then + 1]
+    assert found(client, f"{ASKED}&startDate={value}&endDate={value}&limit=5") == ["then"]

@@ -1,0 +1,322 @@
+"""Settings: from the environment, all mistakes at once, no secret shown, every one in the README."""
+
+import re
+from typing import Any
+
+import pytest
+from marshmallow import missing
+
+from medmitra_cases import create_app
+from medmitra_cases.errors import SettingsError
+from medmitra_cases.settings.schema import SettingsSchema
+from medmitra_cases.settings.settings import Settings
+from tests.support.paths import README
+
+URL = "postgresql://reader:hunter2@db1,db2:5433/clinic?target_session_attrs=any"
+SECRET = "test-secret-of-thirty-two-bytes-or-more"
+PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----"
+KEYS = "https://x.supabase.co/auth/v1/.well-known/jwks.json"
+
+
+def mistakes(**environ: str) -> str:
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environ(environ)
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_defaults() -> None:
+    assert Settings.from_environ({"DATABASE_URL": URL, "PATH": "/bin", "MEDMITRA_LISTEN": ""}) == Settings(
+        database_url=URL,
+        listen="127.0.0.1:8000",
+        reuse_port=False,
+        threads=8,
+        database_wait_seconds=3.0,
+        keepalive_seconds=75,
+        drain_seconds=25.0,
+        admin_listen="127.0.0.1:8001",
+        log_format="text",
+        jwt_secret=None,
+        jwks_url=None,
+        jwt_audience="authenticated",
+        jwt_issuer=None,
+        trust_user_id=False,
+        etag_source="row_versions",
+        cors_origins=(),
+        docs=True,
+    )
+
+
+def test_every_setting_can_be_set() -> None:
+    settings = Settings.from_environ(
+        {
+            "DATABASE_URL": "host=/run/postgresql dbname=clinic",
+            "MEDMITRA_LISTEN": "[::1]:80",
+            "MEDMITRA_REUSE_PORT": "true",
+            "MEDMITRA_THREADS": "4",
+            "MEDMITRA_DATABASE_WAIT_SECONDS": "0.5",
+            "MEDMITRA_KEEPALIVE_SECONDS": "10",
+            "MEDMITRA_DRAIN_SECONDS": "0.5",
+            "MEDMITRA_ADMIN_LISTEN": "off",
+            "MEDMITRA_LOG_FORMAT": "json",
+            "MEDMITRA_DOCS": "0",
+        }
+    )
+    assert settings.docs is False
+    assert (settings.listen, settings.reuse_port, settings.threads) == ("[::1]:80", True, 4)
+    assert (settings.database_wait_seconds, settings.keepalive_seconds) == (0.5, 10)
+    assert (settings.drain_seconds, settings.admin_listen, settings.log_format) == (0.5, None, "json")
+
+
+def test_tokens_can_be_set() -> None:
+    shared = Settings.from_environ(
+        {
+            "DATABASE_URL": URL,
+            "MEDMITRA_JWT_SECRET": SECRET,
+            "MEDMITRA_JWT_AUDIENCE": "clinic",
+            "MEDMITRA_JWT_ISSUER": "https://issuer.example",
+            "MEDMITRA_CORS_ORIGINS": "https://app.example , http://localhost:3000,http://[::1]:3000",
+        }
+    )
+    assert (shared.jwt_secret, shared.jwks_url, shared.needs_tokens) == (SECRET, None, True)
+    assert (shared.jwt_audience, shared.jwt_issuer) == ("clinic", "https://issuer.example")
+    assert shared.cors_origins == ("https://app.example", "http://localhost:3000", "http://[::1]:3000")
+    by_url = Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_JWKS_URL": KEYS})
+    assert (by_url.jwt_secret, by_url.jwks_url, by_url.needs_tokens) == (None, KEYS, True)
+    assert not Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_TRUST_USER_ID": "1"}).needs_tokens
+
+
+@pytest.mark.parametrize(
+    ("variables", "mistake"),
+    [
+        (
+            {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_JWKS_URL": KEYS},
+            "MEDMITRA_JWKS_URL cannot be set beside MEDMITRA_JWT_SECRET: tokens are of one kind",
+        ),
+        (
+            {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_TRUST_USER_ID": "true"},
+            "MEDMITRA_TRUST_USER_ID cannot be set beside MEDMITRA_JWT_SECRET: tokens say who asks",
+        ),
+        (
+            {"MEDMITRA_JWKS_URL": KEYS, "MEDMITRA_TRUST_USER_ID": "true"},
+            "MEDMITRA_TRUST_USER_ID cannot be set beside MEDMITRA_JWKS_URL: tokens say who asks",
+        ),
+        # Whoever says which tokens are good believes that tokens are asked for.
+        (
+            {"MEDMITRA_JWT_ISSUER": "https://issuer.example"},
+            "MEDMITRA_JWT_ISSUER needs MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL beside it",
+        ),
+        (
+            {"MEDMITRA_JWT_AUDIENCE": "clinic"},
+            "MEDMITRA_JWT_AUDIENCE needs MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL beside it",
+        ),
+        ({"MEDMITRA_TRUST_USER_ID": "yes!"}, "MEDMITRA_TRUST_USER_ID must be true or false"),
+        ({"MEDMITRA_JWT_SECRET": "x" * 31}, "MEDMITRA_JWT_SECRET must be at least 32 bytes long"),
+        (
+            {"MEDMITRA_JWT_SECRET": PUBLIC_KEY},
+            "MEDMITRA_JWT_SECRET is a public key or a certificate, not a secret",
+        ),
+    ],
+)
+def test_settings_that_do_not_protect_as_they_seem_to(variables: dict[str, str], mistake: str) -> None:
+    assert mistakes(DATABASE_URL=URL, **variables) == mistake
+
+
+def test_a_secret_is_measured_in_bytes() -> None:
+    Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_JWT_SECRET": "é" * 16})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://x.supabase.co/auth/v1/.well-known/jwks.json",
+        "https://keys.example:8443/k?x=1",
+        "http://127.0.0.1:9999/keys",
+        "http://localhost/keys",
+        "http://[::1]:1/keys",
+    ],
+)
+def test_key_urls(url: str) -> None:
+    assert Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_JWKS_URL": url}).jwks_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://keys.example/keys",
+        "http://127.0.0.1.evil.example/keys",
+        "http://10.0.0.1/keys",
+        "ftp://keys.example/keys",
+        "file:///etc/keys",
+        "keys.example",
+        "https://",
+        "https:///keys",
+        "https://user:hunter2@keys.example/keys",
+        "https://keys.example:x/keys",
+        "https://keys.example:0/keys",
+        "https://[::1/keys",
+        "https://keys.example/a b",
+        "https://keys.example/é",
+    ],
+)
+def test_urls_that_keys_must_not_come_from(url: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_JWKS_URL=url)
+    assert text == "MEDMITRA_JWKS_URL must be an https:// URL (http:// only for a loopback address)"
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "*",
+        "null",
+        "app.example",
+        "https://app.example/",
+        "https://app.example/page",
+        "https://*.app.example",
+        "https://App.example",
+        "https://user@app.example",
+        "https://app.example:443",
+        "http://app.example:80",
+        "https://a.example,",
+        "https://a.example,,https://b.example",
+        "https://a.example https://b.example",
+    ],
+)
+def test_what_is_no_origin(origins: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_CORS_ORIGINS=origins)
+    assert text.startswith("MEDMITRA_CORS_ORIGINS must be origins as browsers write them")
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    text = mistakes(MEDMITRA_LISTEN="8000", MEDMITRA_THREADS="many", MEDMITRA_REUSE_PORT="perhaps")
+    assert text.split("; ") == [
+        "DATABASE_URL is not set: a libpq URI or key=value string"
+        " (no database at hand? `medmitra-cases demo` brings one)",
+        "MEDMITRA_LISTEN must be HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000",
+        "MEDMITRA_REUSE_PORT must be true or false",
+        "MEDMITRA_THREADS must be a number",
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p%40ss%2Fw%3Ard@db1:5432,db2,[::1]:5433/clinic?sslmode=require",
+        "postgresql://%2Frun%2Fpg@15:5432/clinic",
+        "postgresql:///clinic",
+        "host=/run/a@b port=' 5432' password='p@ss/w:rd'",
+        "service=clinic",
+    ],
+)
+def test_any_libpq_url(url: str) -> None:
+    assert Settings.from_environ({"DATABASE_URL": url}).database_url == url
+
+
+def test_other_variables_are_left_alone() -> None:
+    # Kubernetes sets such for a Service of our name.
+    Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_CASES_PORT": "tcp://10.0.0.1:80"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hun/ter2@db/clinic",
+        "postgresql://u:hun@ter2@db/clinic",
+        "postgresql://u:12/34@db/clinic",
+        "postgresql://u:p@ss/w0rd@localhost/clinic",
+        "postgresql://u:/hunter2@db/clinic",
+    ],
+)
+def test_a_password_that_spills_into_host_or_port_is_not_repeated(url: str) -> None:
+    assert mistakes(DATABASE_URL=url).startswith("DATABASE_URL is a URI that cannot be split")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:hunter2@[bad/x", "hunter2", "host=x hunter2", "mysql://u:hunter2@x/y", "\udcff"]
+)
+def test_a_bad_database_url_is_not_repeated(url: str) -> None:
+    assert mistakes(DATABASE_URL=url) == "DATABASE_URL is neither a libpq URI nor a key=value string"
+
+
+@pytest.mark.parametrize(
+    "listen", ["8000", "x", ":8000", "h:", "h:65536", "h:80/", "::1:80", "a b:80", "h:٨٠", "h:80\n"]
+)
+def test_bad_listen_addresses(listen: str) -> None:
+    assert "MEDMITRA_LISTEN must be HOST:PORT" in mistakes(DATABASE_URL=URL, MEDMITRA_LISTEN=listen)
+
+
+@pytest.mark.parametrize("value", ["-1", "61", "nan", "inf", "1s", "1,5"])
+def test_bad_waits(value: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_DATABASE_WAIT_SECONDS=value)
+    assert re.fullmatch("MEDMITRA_DATABASE_WAIT_SECONDS must be (a number|between 0 and 60)", text)
+
+
+@pytest.mark.parametrize("value", ["-0.1", "3601", "nan", "inf", "25s"])
+def test_bad_drains(value: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_DRAIN_SECONDS=value)
+    assert re.fullmatch("MEDMITRA_DRAIN_SECONDS must be (a number|between 0 and 3600)", text)
+
+
+@pytest.mark.parametrize("listen", ["8001", "OFF", "none", ":8001", "h:65536", "off:1x", "127.0.0.1:8001\n"])
+def test_bad_admin_addresses(listen: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_ADMIN_LISTEN=listen)
+    assert text.startswith("MEDMITRA_ADMIN_LISTEN must be ")
+    assert "HOST:PORT" in text
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:8001", "0.0.0.0:8001", "localhost:9100"])
+def test_admin_addresses(listen: str) -> None:
+    settings = Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_ADMIN_LISTEN": listen})
+    assert settings.admin_listen == listen
+
+
+@pytest.mark.parametrize("log_format", ["xml", "JSON", " text", "text,json"])
+def test_bad_log_formats(log_format: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_LOG_FORMAT=log_format)
+    assert text == "MEDMITRA_LOG_FORMAT must be text or json"
+
+
+@pytest.mark.parametrize("value", ["0", "3601", "1.5"])
+def test_bad_keepalives(value: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_KEEPALIVE_SECONDS=value)
+    assert re.fullmatch("MEDMITRA_KEEPALIVE_SECONDS must be (a number|between 1 and 3600)", text)
+
+
+@pytest.mark.parametrize("value", ["0", "257", "1.5", "1e2"])
+def test_bad_thread_counts(value: str) -> None:
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_THREADS=value)
+    assert re.fullmatch("MEDMITRA_THREADS must be (a number|between 1 and 256)", text)
+
+
+def test_the_factory_reads_the_environment_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    with pytest.raises(SettingsError):
+        create_app()
+    monkeypatch.setenv("DATABASE_URL", URL)
+    assert create_app().test_client().get("/cases/all_cases").status_code == 400
+
+
+def test_repr_shows_no_secret() -> None:
+    shown = repr(Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_JWT_SECRET": SECRET}))
+    assert "hunter2" not in shown
+    assert SECRET not in shown
+
+
+def shown_default(value: Any) -> str:
+    if value is missing:
+        return "required"
+    return "not set" if value in (None, ()) else f"`{str(value).lower()}`"
+
+
+def test_the_readme_lists_every_setting_with_default_and_meaning() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", README.read_text(), re.MULTILINE)
+    assert rows == [
+        (
+            field.data_key,
+            shown_default(field.load_default),
+            field.metadata["help"],
+        )
+        for field in SettingsSchema().fields.values()
+    ]

@@ -1,0 +1,1 @@
+"""What the tests share: data, processes, browsers, and parts that fail."""

@@ -1,0 +1,12 @@
+"""Where things are in the checkout."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+
+SUPPORT = Path(__file__).parent
+# The contract's own example, copied from where it was published.
+PUBLISHED = SUPPORT / "published" / "example-response.json"
+TYPESCRIPT = SUPPORT / "typescript"

@@ -1,0 +1,24 @@
+"""Takes the picture of ``/docs`` that the README shows: ``make screenshot``."""
+
+from medmitra_cases import contract
+from medmitra_cases.testing import harness
+from tests.support.chromium import chromium, visit
+from tests.support.paths import DOCS
+
+PICTURE = DOCS / "docs-page.png"
+
+
+def take_picture() -> None:
+    """Open the page beside the published cases, ask for them, and keep what a person then sees."""
+    with harness() as medmitra, chromium() as browser:
+        for case in contract.EXAMPLE["cases"]:
+            medmitra.add_case(**case)
+        with visit(browser, viewport={"width": 1280, "height": 720}, color_scheme="light") as visited:
+            visited.page.goto(medmitra.url("/docs"))
+            visited.page.get_by_role("button", name="Execute").click()
+            visited.page.get_by_text("Response headers").wait_for()
+            visited.page.screenshot(path=PICTURE, animations="disabled")
+
+
+if __name__ == "__main__":
+    take_picture()
