@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from medmitra_cases.version import __version__
+from medmitra_cases.contract import __version__
 
 if TYPE_CHECKING:
     from medmitra_cases.app import create_app

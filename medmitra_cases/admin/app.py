@@ -6,8 +6,8 @@ from flask import Flask, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from medmitra_cases.admin.readiness import Readiness
+from medmitra_cases.contract import __version__
 from medmitra_cases.telemetry import metrics
-from medmitra_cases.version import __version__
 from medmitra_cases.web import Application, error_handlers, headers
 
 

@@ -7,7 +7,7 @@ from medmitra_cases.cli.group import CommandGroup
 from medmitra_cases.cli.harness import harness
 from medmitra_cases.cli.help import describe_settings
 from medmitra_cases.cli.service_commands import demo, serve, token
-from medmitra_cases.version import __version__
+from medmitra_cases.contract import __version__
 
 
 @click.group(

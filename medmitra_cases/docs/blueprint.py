@@ -7,9 +7,8 @@ import msgspec
 from flask import Blueprint, Response, abort, request
 from marshmallow import Schema, fields
 
-from medmitra_cases.contract import PATH
+from medmitra_cases.contract import PATH, __version__
 from medmitra_cases.docs.openapi import openapi
-from medmitra_cases.version import __version__
 
 # What the page may do: show what comes from here, and send requests here.
 _POLICY = (

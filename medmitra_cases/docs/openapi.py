@@ -5,11 +5,10 @@ from typing import Any
 from apispec import APISpec
 
 from medmitra_cases.auth import LONGEST_TOKEN
-from medmitra_cases.contract import PATH
+from medmitra_cases.contract import PATH, __version__
 from medmitra_cases.docs.fields import FieldsPlugin
 from medmitra_cases.docs.responses import headers, responses
 from medmitra_cases.schemas import CASE_QUERY
-from medmitra_cases.version import __version__
 
 _SERVICE = """
 *Which cases are mine, and how are they doing?* One endpoint answers that for a doctor.

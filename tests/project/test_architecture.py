@@ -18,7 +18,7 @@ ROWS = (
     {"testing", "web", "auth", "dao"},
     {"database", "settings", "schemas", "embedded"},
     {"telemetry"},
-    {"errors", "models", "contract", "version"},
+    {"errors", "models", "contract"},
 )
 KNOW_FLASK = {
     *("app", "blueprint", "responses.cases", "admin.app", "docs.blueprint"),
