@@ -12,7 +12,7 @@ from benchmarks.effort import Effort
 from benchmarks.errors import BenchmarkError
 
 SCRIPT = Path(__file__).parent / "wrk.lua"
-PAUSE_SECONDS = 0.1
+REFETCH_SECONDS = 0.1
 
 
 class Load(NamedTuple):
@@ -64,7 +64,7 @@ def measure(
         load = _wrk(options, urls[name], [str(doctors[name])] if doctors else [])
         # wrk leaves without its last answers, one per connection. The server works on them still, which would
         # disturb the next.
-        time.sleep(PAUSE_SECONDS + connections / max(load.requests_per_second, 1))
+        time.sleep(REFETCH_SECONDS + connections / max(load.requests_per_second, 1))
         return load
 
     for name in urls:

@@ -21,11 +21,11 @@ MB = 1_000_000
 # A slow reader. The kernel's own buffer would swallow megabytes before the server noticed one.
 BUFFER_BYTES = 65_536
 PIECE_BYTES = 16_384
-PAUSE_SECONDS = 0.001
+REFETCH_SECONDS = 0.001
 
 # The server has gone as far as it will when its memory has not moved for a while.
 SETTLED_SECONDS = 1.0
-LONGEST_STALL_SECONDS = 15.0
+MAX_STALL_SECONDS = 15.0
 POLL_SECONDS = 0.05
 NOISE_BYTES = 100_000
 
@@ -112,7 +112,7 @@ def _connection(port: int, *, slow: bool) -> http.client.HTTPConnection:
 
 
 def _wait_until_settled(process: Process) -> None:
-    give_up_at = time.monotonic() + LONGEST_STALL_SECONDS
+    give_up_at = time.monotonic() + MAX_STALL_SECONDS
     resident, since = process.resident_bytes(), time.monotonic()
     while time.monotonic() < min(since + SETTLED_SECONDS, give_up_at):
         time.sleep(POLL_SECONDS)
@@ -125,5 +125,5 @@ def _read_in_pieces(response: http.client.HTTPResponse) -> bytes:
     pieces = []
     while piece := response.read(PIECE_BYTES):
         pieces.append(piece)
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(REFETCH_SECONDS)
     return b"".join(pieces)

@@ -24,7 +24,7 @@ TWO_PROCESSES_TARGETS = {
     FASTIFY_PG: {},
 }
 # With 64 connections a request that takes longer counts as an error: nobody is to starve.
-PATIENCE_SECONDS = 2
+TIMEOUT_SECONDS = 2
 
 Targets = dict[str, dict[int, float]]
 
@@ -63,7 +63,7 @@ def one_process(report: Report, effort: Effort, database_url: str) -> dict[int, 
             {name: service.url(50) for name, service in services.items()},
             effort,
             connections=64,
-            timeout_seconds=PATIENCE_SECONDS,
+            timeout_seconds=TIMEOUT_SECONDS,
         )
         report.table(
             ["server", "requests/s", "ours ÷ its", "p99, ms", "longest, ms", "errors"],

@@ -37,7 +37,7 @@ class OtherDoctor(MedmitraCasesError):
     """The request's token is not that of the doctor whose cases it asks for."""
 
 
-class UnknownPlace(MedmitraCasesError):
+class UnknownCursor(MedmitraCasesError):
     """The case that the list is to go on after is none of this doctor's."""
 
 
@@ -45,60 +45,60 @@ class Fault(MedmitraCasesError):
     """The service cannot do its work.
 
     Attributes:
-        phrase: What failed, in fixed words that name no host, no SQL and no data. Clients read it.
+        public_text: What failed, in fixed words that name no host, no SQL and no data. Clients read it.
     """
 
-    phrase: ClassVar[str]
+    public_text: ClassVar[str]
 
-    def story(self) -> str:
+    def log_text(self) -> str:
         """Tell what happened, for the log.
 
         Returns:
             One line. It may name hosts and hold SQL, but no data of a request or a patient.
         """
-        return self.phrase
+        return self.public_text
 
 
 class Overloaded(Fault):
     """The request has waited for a thread for so long that its client has probably left."""
 
-    phrase = "overloaded"
+    public_text = "overloaded"
 
 
 class KeysUnavailable(Fault):
     """The key that a token names cannot be had from the issuer, or not be told from one that is made up."""
 
-    phrase = "signing keys unavailable"
+    public_text = "signing keys unavailable"
 
 
 class DatabaseError(Fault):
     """The database failed a read. The psycopg2 error is its ``__cause__``."""
 
-    phrase = "unexpected database error"
+    public_text = "unexpected database error"
 
-    def story(self) -> str:
+    def log_text(self) -> str:
         """Tell what happened, for the log.
 
         Returns:
-            The phrase, and what libpq or the server says. Not the traceback: in an outage all have the same.
+            The public text, and what libpq or the server says. No traceback: in an outage all are the same.
         """
         # Of what a server says, not the line of the statement: what was searched for is in it.
         diagnosis = getattr(self.__cause__, "diag", None)
         said = (diagnosis and diagnosis.message_primary) or str(self.__cause__)
         cause = " ".join(said.split())
-        return f"{self.phrase} ({type(self.__cause__).__qualname__}: {cause or 'no answer in time'})"
+        return f"{self.public_text} ({type(self.__cause__).__qualname__}: {cause or 'no answer in time'})"
 
 
 class DatabaseUnavailable(DatabaseError):
     """No connection could be had, or it was lost, for as long as a request may wait."""
 
-    phrase = "database unavailable"
+    public_text = "database unavailable"
 
 
 class QueryTimedOut(DatabaseError):
     """The query ran longer than the role's ``statement_timeout``: the database ended it, or should have."""
 
-    phrase = "query timed out"
+    public_text = "query timed out"
 
 
 class DataRefused(DatabaseError):
@@ -108,7 +108,7 @@ class DataRefused(DatabaseError):
         sqlstate: The five characters of the SQLSTATE.
     """
 
-    phrase = "the database refused the data of this request"
+    public_text = "the database refused the data of this request"
 
     def __init__(self, sqlstate: str) -> None:
         """Keep the SQLSTATE, which can be logged where the database's message cannot.
@@ -119,13 +119,13 @@ class DataRefused(DatabaseError):
         super().__init__(sqlstate)
         self.sqlstate = sqlstate
 
-    def story(self) -> str:
+    def log_text(self) -> str:
         """Tell what happened, for the log.
 
         Returns:
-            The phrase and the SQLSTATE: the messages of class 22 quote the value that was refused.
+            The public text and the SQLSTATE: the messages of class 22 quote the value that was refused.
         """
-        return f"{self.phrase} (SQLSTATE {self.sqlstate})"
+        return f"{self.public_text} (SQLSTATE {self.sqlstate})"
 
 
 class BrokenOff(MedmitraCasesError):

@@ -43,9 +43,9 @@ class CaseQuery(NamedTuple):
     after: str | None = None
 
     @property
-    def is_plain(self) -> bool:
+    def is_whole_list(self) -> bool:
         """Whether it asks for all cases of the doctor, as the published contract has it."""
-        return self[1:] == _PLAIN[1:]
+        return self[1:] == _WHOLE_LIST[1:]
 
     @property
     def is_page(self) -> bool:
@@ -58,7 +58,7 @@ class CaseQuery(NamedTuple):
         return 0 if self.limit is None else (self.page - 1) * self.limit
 
 
-_PLAIN = CaseQuery("")
+_WHOLE_LIST = CaseQuery("")
 
 
 class Cases(NamedTuple):
@@ -71,7 +71,7 @@ class Cases(NamedTuple):
     types: list[type]
 
 
-class PageFacts(NamedTuple):
+class PageInfo(NamedTuple):
     """What a page says of the list that it is of.
 
     Attributes:
@@ -97,9 +97,9 @@ class Version(NamedTuple):
     Attributes:
         rows: A hash of the versions of exactly the rows in the answer; None if it was not wanted.
         definition: A hash of what ``medmitra.cases`` is; None if that was not wanted.
-        facts: What goes with a page; None with a list that is none.
+        page_info: What goes with a page; None with a list that is none.
     """
 
     rows: int | None
     definition: str | None
-    facts: PageFacts | None
+    page_info: PageInfo | None

@@ -1,7 +1,7 @@
 -- name: matching_cases
 -- The beginning of select_matching_cases and select_matching_version: one doctor's cases (user_id: a UUID) that match.
 -- A filter that is NULL was not asked for, and as the values are written into the statement, the planner drops it.
-WITH place AS (
+WITH cursor_case AS (
     -- The case to go on after (after: a case_id). Another doctor's is none.
     SELECT id
     FROM medmitra.cases
@@ -24,14 +24,14 @@ matching AS NOT MATERIALIZED (
         -- is it. With user_id, as the planner may otherwise read the cases of all doctors in the order of their id.
         CASE
             WHEN %(after)s::text IS NULL THEN true
-            WHEN %(backwards)s THEN (user_id, id) < (%(user_id)s::uuid, (SELECT id FROM place))
-            ELSE (user_id, id) > (%(user_id)s::uuid, (SELECT id FROM place))
-        END AS ahead,
+            WHEN %(backwards)s THEN (user_id, id) < (%(user_id)s::uuid, (SELECT id FROM cursor_case))
+            ELSE (user_id, id) > (%(user_id)s::uuid, (SELECT id FROM cursor_case))
+        END AS after_cursor,
         CASE
             WHEN %(after)s::text IS NULL THEN false
-            WHEN %(backwards)s THEN (user_id, id) >= (%(user_id)s::uuid, (SELECT id FROM place))
-            ELSE (user_id, id) <= (%(user_id)s::uuid, (SELECT id FROM place))
-        END AS passed
+            WHEN %(backwards)s THEN (user_id, id) >= (%(user_id)s::uuid, (SELECT id FROM cursor_case))
+            ELSE (user_id, id) <= (%(user_id)s::uuid, (SELECT id FROM cursor_case))
+        END AS before_cursor
     FROM medmitra.cases
     WHERE user_id = %(user_id)s::uuid
         AND (%(status)s::text IS NULL OR status = %(status)s)
@@ -47,25 +47,25 @@ matching AS NOT MATERIALIZED (
         AND (%(start_date)s::timestamptz IS NULL OR created_at >= %(start_date)s)
         AND (%(end_date)s::timestamptz IS NULL OR created_at <= %(end_date)s)
 ),
-facts AS (
-    -- What only a page has to know (limit: an integer, or NULL for none). In insertion order those that were passed belong
+page_info AS (
+    -- What only a page has to know (limit: an integer, or NULL for none). In insertion order those that were before_cursor belong
     -- to the list as well; in another order (sort_by: a column) they do not.
     SELECT
         count(*) AS total,
         CASE
             WHEN %(after)s::text IS NULL THEN count(*) > %(skip)s + %(limit)s
-            ELSE count(*) - count(*) FILTER (WHERE passed) > %(skip)s + %(limit)s
+            ELSE count(*) - count(*) FILTER (WHERE before_cursor) > %(skip)s + %(limit)s
         END AS has_next,
-        CASE WHEN %(after)s::text IS NULL THEN false ELSE count(*) FILTER (WHERE passed) > 0 END AS has_previous,
+        CASE WHEN %(after)s::text IS NULL THEN false ELSE count(*) FILTER (WHERE before_cursor) > 0 END AS has_previous,
         -- The case after which the page before begins, if that is not the first.
         (
             SELECT case_id
             FROM matching
-            WHERE passed AND %(sort_by)s::text IS NULL AND %(limit)s::bigint IS NOT NULL
+            WHERE before_cursor AND %(sort_by)s::text IS NULL AND %(limit)s::bigint IS NOT NULL
             ORDER BY CASE WHEN %(backwards)s THEN id END, id DESC
             LIMIT 1
             OFFSET %(limit)s
         ) AS previous_after
     FROM matching
-    WHERE %(limit)s::bigint IS NOT NULL AND (ahead OR %(sort_by)s::text IS NULL)
+    WHERE %(limit)s::bigint IS NOT NULL AND (after_cursor OR %(sort_by)s::text IS NULL)
 )

@@ -1,6 +1,6 @@
 -- name: select_matching_cases
 -- After matching_cases: those in the order asked for (sort_by: a column, or NULL for insertion order; sort_order: asc or
--- desc), at most so many (most: an integer, or NULL for all) after so many (skip: an integer); and with each the facts.
+-- desc), at most so many (most: an integer, or NULL for all) after so many (skip: an integer); and with each the page_info.
 SELECT
     case_id,
     user_id,
@@ -12,12 +12,12 @@ SELECT
     created_at AT TIME ZONE 'UTC' AS created_at,
     updated_at AT TIME ZONE 'UTC' AS updated_at,
     row_version,
-    (SELECT total FROM facts) AS total,
-    (SELECT has_next FROM facts) AS has_next,
-    (SELECT has_previous FROM facts) AS has_previous,
-    (SELECT previous_after FROM facts) AS previous_after
+    (SELECT total FROM page_info) AS total,
+    (SELECT has_next FROM page_info) AS has_next,
+    (SELECT has_previous FROM page_info) AS has_previous,
+    (SELECT previous_after FROM page_info) AS previous_after
 FROM matching
-WHERE ahead
+WHERE after_cursor
 ORDER BY
     CASE WHEN %(sort_by)s = 'created_at' AND %(sort_order)s = 'asc' THEN matching.created_at END,
     CASE WHEN %(sort_by)s = 'created_at' AND %(sort_order)s = 'desc' THEN matching.created_at END DESC NULLS LAST,

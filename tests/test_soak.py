@@ -23,7 +23,7 @@ pytestmark = pytest.mark.soak
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 # Of these the first, in which caches and the allocator's arenas fill.
 WARM_UP_SECONDS = SECONDS / 5
-MOST_GROWTH_KB = 2_048
+MAX_GROWTH_KB = 2_048
 # From one fault to the next.
 FAULT_SECONDS = 3.0
 
@@ -176,4 +176,4 @@ def test_soak(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{answered} requests; before {before}, after {after}")  # noqa: T201
     assert after[:2] == before[:2]
-    assert after.memory - before.memory <= MOST_GROWTH_KB
+    assert after.memory - before.memory <= MAX_GROWTH_KB

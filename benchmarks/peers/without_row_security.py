@@ -6,7 +6,7 @@ from medmitra_cases.dao import statements
 from medmitra_cases.server import service
 from medmitra_cases.settings.settings import Settings
 
-statements.PLAIN = statements.PLAIN._replace(read=statements.SELECT_CASES)
+statements.WHOLE_LIST = statements.WHOLE_LIST._replace(read=statements.SELECT_CASES)
 
 if __name__ == "__main__":
     service.serve(Settings.from_environ(os.environ), print)

@@ -27,7 +27,7 @@ def create_admin_app(readiness: Readiness, draining: Callable[[], bool]) -> Flas
     @app.get("/livez")
     def livez() -> Response:
         """Tell that the process runs and its I/O loop goes round. Touches nothing else."""
-        return _said("alive")
+        return _last_logged("alive")
 
     @app.get("/readyz")
     def readyz() -> Response:
@@ -35,7 +35,7 @@ def create_admin_app(readiness: Readiness, draining: Callable[[], bool]) -> Flas
         problem = "draining" if draining() else readiness.problem()
         if problem is not None:
             return error_handlers.error_response(503, problem)
-        return _said("ready")
+        return _last_logged("ready")
 
     @app.get("/metrics")
     def all_metrics() -> Response:
@@ -47,5 +47,5 @@ def create_admin_app(readiness: Readiness, draining: Callable[[], bool]) -> Flas
     return app
 
 
-def _said(status: str) -> Response:
+def _last_logged(status: str) -> Response:
     return Response(f'{{"status":"{status}"}}', content_type="application/json")

@@ -4,17 +4,17 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import TimeoutError as FutureTimeout
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from medmitra_cases.dao import read_nothing
+from medmitra_cases.dao import check_readable
 from medmitra_cases.database import Database
 from medmitra_cases.errors import DatabaseError
 
 # Seconds that the database gets to answer, and of these to be reached.
-READY_SECONDS = 1.0
-REACH_SECONDS = 0.6
+ANSWER_SECONDS = 1.0
+CONNECT_SECONDS = 0.6
 
 _log = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 class _Problem(NamedTuple):
     """Why the database would not answer: in words for anyone, and in those for the log."""
 
-    phrase: str
-    story: str
+    public_text: str
+    log_text: str
 
 
 class Readiness:
@@ -40,12 +40,12 @@ class Readiness:
             row_versions: Whether entity tags are made of the rows' versions.
         """
         self._row_versions = row_versions
-        self._database = Database(database_url, wait_seconds=REACH_SECONDS)
+        self._database = Database(database_url, wait_seconds=CONNECT_SECONDS)
         self._asked: SimpleQueue[Future[_Problem | None]] = SimpleQueue()
         self._lock = threading.Lock()
         self._latest: Future[_Problem | None] | None = None
         self._latest_at = 0.0
-        self._said: str | None = None
+        self._last_logged: str | None = None
 
     def problem(self) -> str | None:
         """Ask the database, unless somebody else's question is open still: then its answer counts.
@@ -59,34 +59,34 @@ class Readiness:
             if self._latest is None or self._latest.done():
                 self._latest, self._latest_at = Future(), time.monotonic()
                 self._asked.put(self._latest)
-            latest, give_up_at = self._latest, self._latest_at + READY_SECONDS
+            latest, give_up_at = self._latest, self._latest_at + ANSWER_SECONDS
         try:
             found = latest.result(max(give_up_at - time.monotonic(), 0))
-        except NotYet:
-            phrase = f"no answer from the database within {READY_SECONDS:g} s"
-            found = _Problem(phrase, phrase)
+        except FutureTimeout:
+            text = f"no answer from the database within {ANSWER_SECONDS:g} s"
+            found = _Problem(text, text)
         self._log_change(found)
-        return found and found.phrase
+        return found and found.public_text
 
     def close(self) -> None:
         """Close the connection."""
         self._database.close()
 
     def _log_change(self, found: _Problem | None) -> None:
-        phrase = found and found.phrase
+        text = found and found.public_text
         with self._lock:
-            changed, self._said = phrase != self._said, phrase
+            changed, self._last_logged = text != self._last_logged, text
         if changed:
-            _log.warning("not ready: %s", found.story) if found else _log.info("ready again")
+            _log.warning("not ready: %s", found.log_text) if found else _log.info("ready again")
 
     def _answer(self) -> None:
         while True:
             asked = self._asked.get()
             found = None
             try:
-                self._database.read(time.monotonic(), read_nothing, row_versions=self._row_versions)
+                self._database.read(time.monotonic(), check_readable, row_versions=self._row_versions)
             except DatabaseError as error:
-                found = _Problem(error.phrase, error.story())
+                found = _Problem(error.public_text, error.log_text())
             except Exception as error:
                 found = _Problem("unexpected error", repr(error))
             asked.set_result(found)

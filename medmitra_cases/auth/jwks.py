@@ -19,20 +19,20 @@ _log = logging.getLogger(__name__)
 # Seconds that the key server may stay silent, and that a request waits for it.
 FETCH_SECONDS = 2.0
 # Seconds after which keys are fetched anew, so that one taken back stops being good.
-FRESH_SECONDS = 600.0
+REFRESH_SECONDS = 600.0
 # Seconds from one fetch to the next at the least, however many key ids are asked for that nobody has.
-PAUSE_SECONDS = 5.0
+REFETCH_SECONDS = 5.0
 # Seconds that keys stay good while no newer ones can be had: one day.
-KEEP_SECONDS = 86_400.0
+STALE_SECONDS = 86_400.0
 
 # Bytes; the keys of Supabase have some 300 each.
-LARGEST_SET = 1 << 20
+MAX_KEY_SET_BYTES = 1 << 20
 
 # RFC 7518, 3.3.
-LEAST_RSA_BITS = 2_048
+MIN_RSA_BITS = 2_048
 
 
-class KeysByUrl:
+class JwksClient:
     """The keys of a JWK set (RFC 7517, 5) that are for ES256 or RS256, by their ids.
 
     A thread of its own fetches them, so that neither a slow key server nor a slow name server holds a request
@@ -65,14 +65,14 @@ class KeysByUrl:
         Raises:
             KeysUnavailable: Whether the issuer has one cannot be found out.
         """
-        key = self._known(key_id, FRESH_SECONDS)
+        key = self._known(key_id, REFRESH_SECONDS)
         if key is None:
             self._fetch_if_due()
-            key = self._known(key_id, KEEP_SECONDS)
+            key = self._known(key_id, STALE_SECONDS)
             # One that is not fresh may have been taken back. An outage that is known of is not waited out.
             if key is None or self._reached:
                 self._ended.wait(self._begun_at + FETCH_SECONDS - time.monotonic())
-                key = self._known(key_id, KEEP_SECONDS)
+                key = self._known(key_id, STALE_SECONDS)
         if key is None and not (self._reached and self._ended.is_set()):
             raise KeysUnavailable
         return key
@@ -83,7 +83,7 @@ class KeysByUrl:
     def _fetch_if_due(self) -> None:
         with self._begin_lock:
             now = time.monotonic()
-            if self._ended.is_set() and now - self._begun_at >= PAUSE_SECONDS:
+            if self._ended.is_set() and now - self._begun_at >= REFETCH_SECONDS:
                 self._begun_at = now
                 self._ended.clear()
                 try:
@@ -118,7 +118,7 @@ def _fetched(url: str) -> dict[str, jwt.PyJWK]:
     headers = {"Accept": "application/json", "User-Agent": "medmitra-cases"}
     request = Request(url, headers=headers)  # noqa: S310, the setting is held to https or a loopback address
     with build_opener(proxies, _NoRedirects).open(request, timeout=FETCH_SECONDS) as response:
-        published = json.loads(response.read(LARGEST_SET))["keys"]
+        published = json.loads(response.read(MAX_KEY_SET_BYTES))["keys"]
     keys = {member["kid"]: key for member in published if (key := _usable(member)) is not None}
     if not keys:
         _log.warning("MEDMITRA_JWKS_URL has no key for ES256 or RS256, so no token holds")
@@ -137,7 +137,7 @@ def _usable(member: Any) -> jwt.PyJWK | None:
     ) or (
         key.algorithm_name == "RS256"
         and isinstance(key.key, RSAPublicKey)
-        and key.key.key_size >= LEAST_RSA_BITS
+        and key.key.key_size >= MIN_RSA_BITS
     )
     named = isinstance(key.key_id, str) and key.key_id != ""
     return key if of_its_kind and named and key.public_key_use in (None, "sig") else None

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import jwt
 
-from medmitra_cases.auth.jwks import KeysByUrl
+from medmitra_cases.auth.jwks import JwksClient
 from medmitra_cases.errors import SettingsError, TokenInvalid, TokenMissing
 from medmitra_cases.schemas import CANONICAL_UUID
 from medmitra_cases.settings import Settings
 
 # Bytes. Those of Supabase have some 800; a longer one is not worth parsing.
-LONGEST_TOKEN = 8_192
+MAX_TOKEN_BYTES = 8_192
 
 # Seconds that the issuer's clock and ours may differ.
 LEEWAY_SECONDS = 30
@@ -95,7 +95,7 @@ def create_verifier(settings: Settings) -> Verifier | None:
         secret = _shared_key(settings.jwt_secret)
         return Verifier(lambda _: secret, audience=settings.jwt_audience, issuer=settings.jwt_issuer)
     if settings.jwks_url is not None:
-        keys = KeysByUrl(settings.jwks_url)
+        keys = JwksClient(settings.jwks_url)
         return Verifier(
             lambda token: _named_key(keys, token), audience=settings.jwt_audience, issuer=settings.jwt_issuer
         )
@@ -134,8 +134,8 @@ def _bearer_token(authorization: str | None) -> str:
     token = rest.lstrip(" ")
     if scheme.lower() != "bearer" or not token:
         raise TokenMissing
-    if len(token) > LONGEST_TOKEN:
-        raise TokenInvalid(f"the token is longer than {LONGEST_TOKEN:,} bytes")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise TokenInvalid(f"the token is longer than {MAX_TOKEN_BYTES:,} bytes")
     return token
 
 
@@ -144,7 +144,7 @@ def _shared_key(secret: str) -> jwt.PyJWK:
     return jwt.PyJWK({"kty": "oct", "k": octets}, "HS256")
 
 
-def _named_key(keys: KeysByUrl, token: str) -> jwt.PyJWK:
+def _named_key(keys: JwksClient, token: str) -> jwt.PyJWK:
     key_id = jwt.get_unverified_header(token).get("kid")
     key = keys.find(key_id) if key_id else None
     if key is None:

@@ -19,7 +19,7 @@ class Column(NamedTuple):
 class Source(NamedTuple):
     """The row of ``describe_source``."""
 
-    guarded_tables: str | None
+    tables_with_row_security: str | None
     may_write: bool
     invalid_index: str | None
 
@@ -33,7 +33,7 @@ class Session(NamedTuple):
     role_name: str
     statement_timeout: str
     random_page_cost: float
-    knows_letters: bool
+    folds_unicode: bool
 
 
 def describe_cases(connection: Connection) -> list[Column]:

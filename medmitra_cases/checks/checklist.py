@@ -14,10 +14,10 @@ from medmitra_cases.checks.catalogue import (
 )
 from medmitra_cases.checks.finding import Finding, Verdict
 from medmitra_cases.checks.plan import has_row_versions, reads_in_index_order
-from medmitra_cases.checks.role import check_role, one_doctor_at_a_time
+from medmitra_cases.checks.role import check_role, check_row_filter
 from medmitra_cases.database import psql, sql_directory
 
-OLDEST_POSTGRES = 15
+MIN_POSTGRES_VERSION = 15
 
 # The types each column may have for the answer to come out as the contract says.
 _TEXT = frozenset({"text", "character varying"})
@@ -58,23 +58,23 @@ def check_database(connection: Connection, *, row_versions: bool) -> Iterator[Fi
     types, rights = _types(columns), _rights(columns)
     yield types
     yield rights
-    if source.guarded_tables:
-        yield _row_security(source.guarded_tables)
+    if source.tables_with_row_security:
+        yield _row_security(source.tables_with_row_security)
     if types.verdict is rights.verdict is Verdict.GOOD:
         yield _index(connection, columns[0].kind, source)
         if row_versions:
             yield _row_versions(connection)
-        yield one_doctor_at_a_time(connection)
+        yield check_row_filter(connection)
     yield _letters(session)
     yield from check_role(session, source)
 
 
 def _version(session: Session) -> Finding:
-    new_enough = session.server_version_number >= OLDEST_POSTGRES * 10_000
+    new_enough = session.server_version_number >= MIN_POSTGRES_VERSION * 10_000
     return Finding(
         Verdict.GOOD if new_enough else Verdict.MISSING,
         f"Postgres {session.server_version}, database {session.database_name}, role {session.role_name}",
-        f"the service needs Postgres {OLDEST_POSTGRES} or newer",
+        f"the service needs Postgres {MIN_POSTGRES_VERSION} or newer",
     )
 
 
@@ -146,7 +146,7 @@ def _row_versions(connection: Connection) -> Finding:
 
 def _letters(session: Session) -> Finding:
     return Finding(
-        Verdict.GOOD if session.knows_letters else Verdict.ADVICE,
-        f"search takes É {'and é for the same letter' if session.knows_letters else 'and é for two letters'}",
+        Verdict.GOOD if session.folds_unicode else Verdict.ADVICE,
+        f"search takes É {'and é for the same letter' if session.folds_unicode else 'and é for two letters'}",
         "the database's locale is C, which knows the letters A to Z only; it is chosen by CREATE DATABASE",
     )

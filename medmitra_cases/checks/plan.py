@@ -6,7 +6,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.dao import NOBODYS, SELECT_CASES, SELECT_VERSION, values
+from medmitra_cases.dao import PROBE_QUERY, SELECT_CASES, SELECT_VERSION, values
 
 # With every other way switched off, the plan shows whether an index allows the way we want. The planner's own
 # choice says less: it never uses an index on an empty table.
@@ -30,7 +30,8 @@ def reads_in_index_order(connection: Connection) -> bool:
     with connection.cursor() as cursor:
         # One string is one transaction, after which the settings are as before.
         cursor.execute(
-            f"{_ONLY_INDEX_SCANS}; EXPLAIN (FORMAT JSON) {SELECT_CASES}", _of_nobody(row_versions=False)
+            f"{_ONLY_INDEX_SCANS}; EXPLAIN (FORMAT JSON) {SELECT_CASES}",
+            _probe_parameters(row_versions=False),
         )
         nodes = list(_nodes(cursor.fetchall()[0][0][0]["Plan"]))
     return any("Index Cond" in node for node in nodes) and not any(
@@ -52,13 +53,13 @@ def has_row_versions(connection: Connection) -> bool:
     """
     try:
         with connection.cursor() as cursor:
-            cursor.execute(f"EXPLAIN {SELECT_VERSION}", _of_nobody(row_versions=True))
+            cursor.execute(f"EXPLAIN {SELECT_VERSION}", _probe_parameters(row_versions=True))
     except (psycopg2.ProgrammingError, psycopg2.NotSupportedError):  # no such column, function or right
         return False
     return True
 
 
-def shows_one_doctor(connection: Connection) -> bool:
+def filters_by_doctor(connection: Connection) -> bool:
     """Tell whether Postgres shows this role only the cases of the doctor that ``set_user_id`` names.
 
     Args:
@@ -75,8 +76,8 @@ def shows_one_doctor(connection: Connection) -> bool:
         return "medmitra.user_id" in str(cursor.fetchall()[0][0])
 
 
-def _of_nobody(*, row_versions: bool) -> dict[str, Any]:
-    return values(NOBODYS, NOBODYS.user_id, most=None, row_versions=row_versions)
+def _probe_parameters(*, row_versions: bool) -> dict[str, Any]:
+    return values(PROBE_QUERY, PROBE_QUERY.user_id, most=None, row_versions=row_versions)
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -6,14 +6,14 @@ from psycopg2.extensions import connection as Connection
 
 from medmitra_cases.checks.catalogue import Session, Source
 from medmitra_cases.checks.finding import Finding, Verdict
-from medmitra_cases.checks.plan import shows_one_doctor
+from medmitra_cases.checks.plan import filters_by_doctor
 from medmitra_cases.database import psql, sql_directory
 
 # Above, the planner tends to gather a doctor's rows out of order and sort them.
-DEAREST_RANDOM_PAGE = 2.0
+MAX_RANDOM_PAGE_COST = 2.0
 
 
-def one_doctor_at_a_time(connection: Connection) -> Finding:
+def check_row_filter(connection: Connection) -> Finding:
     """Look whether the database itself keeps one doctor's cases apart from another's.
 
     Args:
@@ -25,7 +25,7 @@ def one_doctor_at_a_time(connection: Connection) -> Finding:
     Raises:
         psycopg2.Error: The database failed.
     """
-    one = shows_one_doctor(connection)
+    one = filters_by_doctor(connection)
     return Finding(
         Verdict.GOOD if one else Verdict.ADVICE,
         f"the role sees {'the cases of one doctor at a time' if one else 'the cases of all doctors at once'}",
@@ -50,11 +50,11 @@ def check_role(session: Session, source: Source) -> Iterator[Finding]:
 
 
 def _planner(session: Session) -> Finding:
-    dear = session.random_page_cost > DEAREST_RANDOM_PAGE
+    is_costly = session.random_page_cost > MAX_RANDOM_PAGE_COST
     return Finding(
-        Verdict.ADVICE if dear else Verdict.GOOD,
+        Verdict.ADVICE if is_costly else Verdict.GOOD,
         f"random_page_cost is {session.random_page_cost:g}"
-        + dear * ": the planner may sort, not use the index",
+        + is_costly * ": the planner may sort, not use the index",
         f"ALTER ROLE {session.role_name} SET random_page_cost = 1.1, unless the data is on spinning disks",
     )
 

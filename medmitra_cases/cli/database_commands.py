@@ -115,7 +115,7 @@ def check() -> None:
             click.echo(f"{click.style(finding.verdict.value, fg=_COLORS[finding.verdict])} {finding.seen}")
             if finding.verdict is not Verdict.GOOD:
                 click.echo(f"  → {finding.hint}")
-    click.echo(_sum(found))
+    click.echo(_summary(found))
     if found[Verdict.MISSING]:
         raise SystemExit(1)
 
@@ -127,7 +127,7 @@ def _refuse_view(columns: list[Column]) -> None:
         )
 
 
-def _sum(found: Counter[Verdict]) -> str:
+def _summary(found: Counter[Verdict]) -> str:
     if found[Verdict.MISSING]:
         return f"Not ready to serve: {found[Verdict.MISSING]} of {found.total()} missing (✗)."
     if found[Verdict.ADVICE]:

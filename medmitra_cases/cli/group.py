@@ -10,7 +10,7 @@ import psycopg2
 
 from medmitra_cases.cli.help import Command
 from medmitra_cases.errors import MedmitraCasesError
-from medmitra_cases.server import killed_by_ctrl_c
+from medmitra_cases.server import die_on_ctrl_c
 
 
 class CommandGroup(Command, click.Group):
@@ -36,7 +36,7 @@ class CommandGroup(Command, click.Group):
         # https://no-color.org; None is for colours on terminals.
         color = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
         try:
-            with killed_by_ctrl_c():
+            with die_on_ctrl_c():
                 status = super().main(*args, **{**extra, "color": color, "standalone_mode": False})
         except (click.ClickException, MedmitraCasesError, psycopg2.Error, OSError) as error:
             click.echo(f"{click.style('Error:', fg='red')} {_in_one_line(error)}", err=True, color=color)

@@ -18,7 +18,7 @@ from medmitra_cases.schemas import CANONICAL_UUID, UUID_RULE
 from medmitra_cases.server import exit_on_signals, service
 from medmitra_cases.settings import Settings
 from medmitra_cases.testing.case_editor import CaseEditor, Refused
-from medmitra_cases.testing.json_lines import obey, say
+from medmitra_cases.testing.json_lines import run_commands, say
 from medmitra_cases.testing.postgres import as_uri, make_roles, new_database, postgres_server
 
 # Settings that are other than the service's own unless they are set.
@@ -126,4 +126,4 @@ def _flush_log() -> None:
 def _begin(database_url: str, commands: Mapping[str, Callable[..., object]], urls: Sequence[str]) -> None:
     say({"url": urls[0], "database_url": database_url})
     # A daemon: where a signal ends the process, it still waits for a line.
-    Thread(target=obey, args=(commands,), daemon=True).start()
+    Thread(target=run_commands, args=(commands,), daemon=True).start()

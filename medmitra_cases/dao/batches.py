@@ -35,7 +35,7 @@ class CaseBatches:
             row_versions: As for ``fetch_cases``.
 
         Raises:
-            UnknownPlace: The doctor has no such case to go on after.
+            UnknownCursor: The doctor has no such case to go on after.
             psycopg2.Error: The database failed or refused the query.
         """
         self._connection = connection
@@ -85,7 +85,7 @@ class CaseBatches:
             raise StopIteration
         return Cases(rows, types_of(self._cursor))
 
-    def rehearse(self) -> Iterator[Cases]:
+    def read_and_rewind(self) -> Iterator[Cases]:
         """Read all batches, and go back to before the first.
 
         Yields:

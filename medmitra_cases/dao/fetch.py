@@ -5,18 +5,18 @@ from operator import itemgetter, xor
 
 from psycopg2.extensions import cursor as Cursor
 
-from medmitra_cases.dao.statements import NOBODYS, SELECT_DEFINITION, statements, values
+from medmitra_cases.dao.statements import PROBE_QUERY, SELECT_DEFINITION, statements, values
 from medmitra_cases.database import Connection
-from medmitra_cases.errors import UnknownPlace
-from medmitra_cases.models import CaseQuery, Cases, PageFacts, Version
+from medmitra_cases.errors import UnknownCursor
+from medmitra_cases.models import CaseQuery, Cases, PageInfo, Version
 
 # What psycopg2 makes of the types that the columns may have, by their object id in the catalogue pg_type. Of
 # 1114, timestamp without time zone, it makes what connection.connect tells it to.
 _TYPES = {20: int, 21: int, 23: int, 25: str, 1042: str, 1043: str, 1114: str, 2950: str}
 
-# What follows the nine columns of a case in a row: its version and, on a page, the first facts.
+# What follows the nine columns of a case in a row: its version and, on a page, the first page_info.
 _ROW_VERSION = 9
-_FACTS = slice(10, 14)
+_PAGE_INFO = slice(10, 14)
 
 
 def fetch_cases(
@@ -36,7 +36,7 @@ def fetch_cases(
         moment; None if they are more than that, which a page never is.
 
     Raises:
-        UnknownPlace: The doctor has no such case to go on after.
+        UnknownCursor: The doctor has no such case to go on after.
         psycopg2.Error: The database failed or refused the query.
     """
     # First, so that what replaces it in between goes with rows that are too new for it, and not too old.
@@ -49,18 +49,18 @@ def fetch_cases(
             return None
         rows = cursor.fetchall()
         cases = Cases(rows, types_of(cursor))
-    facts = None
+    page_info = None
     if rows and query.is_page:
-        total, has_next, has_previous, previous_after = rows[0][_FACTS]
+        total, has_next, has_previous, previous_after = rows[0][_PAGE_INFO]
         next_after = rows[-1][0] if query.sort_by is None and len(rows) == query.limit else None
-        facts = PageFacts(total, has_next, has_previous, previous_after, len(rows), next_after)
+        page_info = PageInfo(total, has_next, has_previous, previous_after, len(rows), next_after)
     elif query.is_page or (query.after is not None and not rows):
         # No row says how many there are elsewhere, or whether the place is known.
-        facts = fetch_version(connection, query, subject=subject, row_versions=row_versions).facts
-        if facts is not None and facts.shown:  # there are some meanwhile
+        page_info = fetch_version(connection, query, subject=subject, row_versions=row_versions).page_info
+        if page_info is not None and page_info.shown:  # there are some meanwhile
             return fetch_cases(connection, query, subject=subject, at_most=at_most, row_versions=row_versions)
     version = reduce(xor, map(itemgetter(_ROW_VERSION), rows), 0) if row_versions else None
-    return cases, Version(version, definition, facts)
+    return cases, Version(version, definition, page_info)
 
 
 def fetch_version(connection: Connection, query: CaseQuery, *, subject: str, row_versions: bool) -> Version:
@@ -76,7 +76,7 @@ def fetch_version(connection: Connection, query: CaseQuery, *, subject: str, row
         The version, which ``fetch_cases`` has as well.
 
     Raises:
-        UnknownPlace: The doctor has no such case to go on after.
+        UnknownCursor: The doctor has no such case to go on after.
         psycopg2.Error: The database failed or refused the query.
     """
     definition = definition_of(connection) if row_versions else None
@@ -87,7 +87,7 @@ def fetch_version(connection: Connection, query: CaseQuery, *, subject: str, row
         return version_of(cursor, query, definition)
 
 
-def read_nothing(connection: Connection, *, row_versions: bool) -> None:
+def check_readable(connection: Connection, *, row_versions: bool) -> None:
     """See whether cases could be read as ``fetch_cases`` reads them, without reading any.
 
     Args:
@@ -99,7 +99,8 @@ def read_nothing(connection: Connection, *, row_versions: bool) -> None:
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            statements(NOBODYS).read, values(NOBODYS, NOBODYS.user_id, most=0, row_versions=row_versions)
+            statements(PROBE_QUERY).read,
+            values(PROBE_QUERY, PROBE_QUERY.user_id, most=0, row_versions=row_versions),
         )
 
 
@@ -127,17 +128,19 @@ def version_of(cursor: Cursor, query: CaseQuery, definition: str | None) -> Vers
         The version.
 
     Raises:
-        UnknownPlace: The doctor has no such case to go on after.
+        UnknownCursor: The doctor has no such case to go on after.
         psycopg2.Error: The database failed.
     """
     ((version, *more),) = cursor.fetchall()
-    facts = None
-    if not query.is_plain:
-        *known, place_found = more
-        if query.after is not None and not place_found:
-            raise UnknownPlace
-        facts = PageFacts(*known) if query.is_page else None
-    return Version(None if definition is None else version or 0, definition, facts)  # of no rows it is NULL
+    page_info = None
+    if not query.is_whole_list:
+        *known, cursor_found = more
+        if query.after is not None and not cursor_found:
+            raise UnknownCursor
+        page_info = PageInfo(*known) if query.is_page else None
+    return Version(
+        None if definition is None else version or 0, definition, page_info
+    )  # of no rows it is NULL
 
 
 def definition_of(connection: Connection) -> str:

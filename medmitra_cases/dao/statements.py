@@ -19,7 +19,7 @@ SELECT_MATCHING_VERSION = (
 )
 
 # Asks for no case, where it matters only whether cases could be read.
-NOBODYS = CaseQuery("00000000-0000-0000-0000-000000000000")
+PROBE_QUERY = CaseQuery("00000000-0000-0000-0000-000000000000")
 
 _ROW_VERSION = AsIs(read_sql("row_version"))
 
@@ -60,8 +60,8 @@ class Statements(NamedTuple):
 
 # The whole list, as the published contract has it, has statements of its own: to parse and plan all the
 # filters costs much of what fifty cases take.
-PLAIN = Statements.of(SELECT_CASES, SELECT_VERSION)
-MATCHING = Statements.of(SELECT_MATCHING_CASES, SELECT_MATCHING_VERSION)
+WHOLE_LIST = Statements.of(SELECT_CASES, SELECT_VERSION)
+FILTERED = Statements.of(SELECT_MATCHING_CASES, SELECT_MATCHING_VERSION)
 
 
 def statements(query: CaseQuery) -> Statements:
@@ -73,7 +73,7 @@ def statements(query: CaseQuery) -> Statements:
     Returns:
         Those that read it.
     """
-    return PLAIN if query.is_plain else MATCHING
+    return WHOLE_LIST if query.is_whole_list else FILTERED
 
 
 def values(query: CaseQuery, subject: str, *, most: int | None, row_versions: bool) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def values(query: CaseQuery, subject: str, *, most: int | None, row_versions: bo
         One value per parameter.
     """
     row_version = _ROW_VERSION if row_versions else None
-    if query.is_plain:
+    if query.is_whole_list:
         return {
             "user_id": query.user_id,
             "subject": subject,

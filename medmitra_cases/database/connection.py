@@ -35,13 +35,13 @@ class Connection(PsycopgConnection):
     """A psycopg2 connection that knows until when its server has to answer.
 
     Attributes:
-        patience_seconds: How long a statement may go without an answer.
+        answer_timeout_seconds: How long a statement may go without an answer.
         answer_by: When the statement under way must be answered, in seconds of the monotonic clock.
         cut_off: Whether one was not, and the connection therefore ended.
         definition: What the DAO found ``medmitra.cases`` to be when it first looked; None before that.
     """
 
-    patience_seconds = 2.0  # until it is known how long the server allows
+    answer_timeout_seconds = 2.0  # until it is known how long the server allows
     answer_by = math.inf
     cut_off = False
     definition: str | None = None
@@ -76,7 +76,7 @@ class Connection(PsycopgConnection):
             psycopg2.Error: The server failed or refused, or the connection is lost.
         """
         begun = time.monotonic()
-        self.answer_by = begun + self.patience_seconds
+        self.answer_by = begun + self.answer_timeout_seconds
         metrics.CONNECTIONS_BUSY.inc()
         try:
             return send(*args)

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Concatenate, ParamSpec, TypeVar
 
 import psycopg2
@@ -12,7 +12,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE
 
 from medmitra_cases.database.connection import Connection, connect
 from medmitra_cases.database.translate import timed_out, translated
-from medmitra_cases.database.watchdog import Watch
+from medmitra_cases.database.watchdog import Watchdog
 from medmitra_cases.errors import DatabaseUnavailable
 from medmitra_cases.telemetry import metrics
 
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 # Pauses between attempts to reach a database that is gone: each twice the one before, up to the longest.
 FIRST_PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 0.4
+MAX_PAUSE_SECONDS = 0.4
 # What an attempt gets in any case: a request may have waited for a thread until its time was over.
-LEAST_CONNECT_SECONDS = 0.3
+MIN_CONNECT_SECONDS = 0.3
 # An attempt that still waits after so long is left to itself, and another begun.
-LONGEST_CONNECT_SECONDS = 10.0
+MAX_CONNECT_SECONDS = 10.0
 
 
 class _ThreadState(threading.local):
@@ -52,7 +52,7 @@ class Database:
         self._url = url
         self._wait_seconds = wait_seconds
         self._thread = _ThreadState()
-        self._watch = Watch()
+        self._watchdog = Watchdog()
 
     def read(
         self,
@@ -86,14 +86,14 @@ class Database:
             begun = time.monotonic()
             try:
                 return query(self._connection(give_up_at), *args, **kwargs)
-            except NotYet as error:
+            except FutureTimeout as error:
                 raise DatabaseUnavailable from error
             except psycopg2.Error as error:
                 connection = self._thread.connection
                 if connection is not None and (timed_out(error, connection) or not connection.closed):
                     raise translated(error, connection) from error
                 now = time.monotonic()
-                pause = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
+                pause = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), MAX_PAUSE_SECONDS)
                 if connection is not None and attempt == 1 and now - begun < FIRST_PAUSE_SECONDS:
                     pause = 0  # after a restart every idle connection is dead, and the next one works
                 elif now + pause > give_up_at:
@@ -103,7 +103,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connections of all threads but those in a query. A read after that opens a new one."""
-        for connection in self._watch.connections():
+        for connection in self._watchdog.connections():
             # Closing one in a query would wait until that ends, which may be never.
             if connection.info.transaction_status != TRANSACTION_STATUS_ACTIVE:
                 connection.close()
@@ -114,10 +114,10 @@ class Database:
             own.connection.close()  # what the server ended still has our descriptor
             own.connection = None
         if own.connection is None:
-            if own.opening is None or _is_hopeless(own.opening, own.opening_since):
+            if own.opening is None or _has_failed(own.opening, own.opening_since):
                 own.opening, own.opening_since = self._open(), time.monotonic()
             # If this runs out of time, the connection is there for a later read of this thread.
-            wait_until = max(give_up_at, own.opening_since + LEAST_CONNECT_SECONDS)
+            wait_until = max(give_up_at, own.opening_since + MIN_CONNECT_SECONDS)
             own.opening.exception(max(wait_until - time.monotonic(), 0))
             opened, own.opening = own.opening, None
             try:
@@ -134,14 +134,14 @@ class Database:
 
     def _connect(self, opening: Future[Connection]) -> None:
         try:
-            opening.set_result(self._watch.watched(connect(self._url)))
+            opening.set_result(self._watchdog.watch(connect(self._url)))
         except Exception as error:
             opening.set_exception(error)
         finally:
             del opening  # as above
 
 
-def _is_hopeless(opening: Future[Connection], since: float) -> bool:
+def _has_failed(opening: Future[Connection], since: float) -> bool:
     if opening.done():
         return opening.exception() is not None  # an old failure says nothing of now
-    return time.monotonic() - since > LONGEST_CONNECT_SECONDS
+    return time.monotonic() - since > MAX_CONNECT_SECONDS

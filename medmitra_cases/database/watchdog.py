@@ -11,15 +11,15 @@ from medmitra_cases.database.sql_files import read_sql
 # cancelled it by then is frozen, or out of reach.
 MARGIN_SECONDS = 1.5
 # Seconds that a statement may go unanswered where the server sets no limit.
-PATIENCE_SECONDS = 60.0
+DEFAULT_ANSWER_TIMEOUT_SECONDS = 60.0
 
 # Seconds between two looks at the connections.
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 
 _SELECT_STATEMENT_TIMEOUT = read_sql("select_statement_timeout")
 
 
-class Watch:
+class Watchdog:
     """Cuts off the connections on which a statement goes unanswered for too long.
 
     No parameter of libpq does that: to TCP a frozen server is alive, and its statement_timeout is its own to
@@ -28,12 +28,12 @@ class Watch:
 
     def __init__(self) -> None:
         """Begin with nothing to watch."""
-        self._watched: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
-        self._looking = False
+        self._running = False
 
-    def watched(self, connection: Connection) -> Connection:
-        """Watch a connection until it is closed, by the limit that its server keeps.
+    def watch(self, connection: Connection) -> Connection:
+        """Watchdog a connection until it is closed, by the limit that its server keeps.
 
         Args:
             connection: The connection; not in use yet.
@@ -46,17 +46,19 @@ class Watch:
         """
         try:
             with self._lock:
-                self._watched.add(connection)
-                if not self._looking:  # not sooner: a thread does not survive a fork
-                    threading.Thread(target=self._look, name="watch", daemon=True).start()
-                    self._looking = True
+                self._connections.add(connection)
+                if not self._running:  # not sooner: a thread does not survive a fork
+                    threading.Thread(target=self._run, name="watch", daemon=True).start()
+                    self._running = True
             with connection.cursor() as cursor:
                 cursor.execute(_SELECT_STATEMENT_TIMEOUT)
                 ((limit_seconds,),) = cursor.fetchall()
         except BaseException:
             connection.close()
             raise
-        connection.patience_seconds = limit_seconds + MARGIN_SECONDS if limit_seconds else PATIENCE_SECONDS
+        connection.answer_timeout_seconds = (
+            limit_seconds + MARGIN_SECONDS if limit_seconds else DEFAULT_ANSWER_TIMEOUT_SECONDS
+        )
         return connection
 
     def connections(self) -> list[Connection]:
@@ -66,17 +68,17 @@ class Watch:
             The connections that are open.
         """
         with self._lock:
-            return [connection for connection in self._watched if not connection.closed]
+            return [connection for connection in self._connections if not connection.closed]
 
-    def _look(self) -> None:
-        while self._goes_on():
-            time.sleep(LOOK_SECONDS)
+    def _run(self) -> None:
+        while self._is_needed():
+            time.sleep(POLL_SECONDS)
             self._cut_overdue()
 
-    def _goes_on(self) -> bool:
+    def _is_needed(self) -> bool:
         with self._lock:
-            self._looking = any(not connection.closed for connection in self._watched)
-            return self._looking
+            self._running = any(not connection.closed for connection in self._connections)
+            return self._running
 
     def _cut_overdue(self) -> None:
         # In a method of its own: a connection named while the thread sleeps would be kept from being freed.

@@ -19,13 +19,13 @@ _POLICY = (
 _HTML = "text/html"
 _JSON = "application/json"
 
-_OURS = Path(__file__).with_name("page")
+_PAGE_FOLDER = Path(__file__).with_name("page")
 _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 
 # All that there is below /docs, and what it is: of Swagger UI's files those that the page needs.
 _ASSETS = {
-    "docs.css": (_OURS, "text/css"),
-    "docs.js": (_OURS, "text/javascript"),
+    "docs.css": (_PAGE_FOLDER, "text/css"),
+    "docs.js": (_PAGE_FOLDER, "text/javascript"),
     "favicon-32x32.png": (_SWAGGER_UI, "image/png"),
     "swagger-ui.css": (_SWAGGER_UI, "text/css"),
     "swagger-ui-bundle.js": (_SWAGGER_UI, "text/javascript"),
@@ -84,12 +84,12 @@ def create_blueprint(*, needs_tokens: bool) -> Blueprint:
     @blueprint.get("/docs")
     def page() -> Response:
         """Show the description, and let people try it out."""
-        response = _current((_OURS / "index.html").read_bytes(), _HTML)
+        response = _current((_PAGE_FOLDER / "index.html").read_bytes(), _HTML)
         response.headers["Content-Security-Policy"] = _POLICY
         return response
 
     @blueprint.get("/docs/")
-    def typed_with_a_slash() -> Response:
+    def page_with_slash() -> Response:
         """Send a person to the page, from below which its links would lead elsewhere."""
         return Response(status=308, headers={"Location": "../docs"})
 

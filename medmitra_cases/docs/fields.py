@@ -7,7 +7,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import fields
 
-from medmitra_cases.schemas import Moment, UtcDateTime
+from medmitra_cases.schemas import DateOrTime, UtcDateTime
 
 _GROUP_NAME = re.compile(r"\?P<\w+>")
 
@@ -31,7 +31,7 @@ class _Converter(OpenAPIConverter):
         super().__init__(*args, **kwargs)
         self.field_mapping = {
             **self.field_mapping,
-            Moment: ("string", None),
+            DateOrTime: ("string", None),
             UtcDateTime: ("string", "date-time"),
         }
         self.add_attribute_function(_pattern)  # type: ignore[no-untyped-call]

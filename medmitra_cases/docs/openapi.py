@@ -4,7 +4,7 @@ from typing import Any
 
 from apispec import APISpec
 
-from medmitra_cases.auth import LONGEST_TOKEN
+from medmitra_cases.auth import MAX_TOKEN_BYTES
 from medmitra_cases.contract import PATH, __version__
 from medmitra_cases.docs.fields import FieldsPlugin
 from medmitra_cases.docs.responses import headers, responses
@@ -86,7 +86,7 @@ def openapi(*, needs_tokens: bool) -> dict[str, Any]:
                 "scheme": "bearer",
                 "bearerFormat": "JWT",
                 "description": "The doctor's token alone, without the word `Bearer`;"
-                f" at most {LONGEST_TOKEN:,} bytes.",
+                f" at most {MAX_TOKEN_BYTES:,} bytes.",
             },
         )
     document: dict[str, Any] = spec.to_dict()

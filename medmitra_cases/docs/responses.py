@@ -8,15 +8,15 @@ from marshmallow import Schema
 from medmitra_cases import contract
 from medmitra_cases.docs.fields import json_pattern
 from medmitra_cases.schemas import CasesSchema, ErrorSchema
-from medmitra_cases.telemetry import SANE
-from medmitra_cases.web import CACHING, SAFETY
+from medmitra_cases.telemetry import VALID_ID
+from medmitra_cases.web import CACHE_HEADERS, SECURITY_HEADERS
 
 
 def _text(description: str, **schema: Any) -> dict[str, Any]:
     return {"description": description, "required": True, "schema": {"type": "string", **schema}}
 
 
-_CACHE_CONTROL, _VARY = (name for name, _ in CACHING)
+_CACHE_CONTROL, _VARY = (name for name, _ in CACHE_HEADERS)
 _CHALLENGE = "WWW-Authenticate"
 _HEADERS: dict[str, dict[str, Any]] = {
     "ETag": _text(
@@ -39,15 +39,15 @@ _HEADERS: dict[str, dict[str, Any]] = {
     ),
     "X-Request-ID": _text(
         "Names the request in the service's log: what the proxy in front sent, or else made here.",
-        pattern=json_pattern(SANE.pattern),
+        pattern=json_pattern(VALID_ID.pattern),
     ),
     **{
         name: _text("For browsers: they are to take the answer for data.", const=value)
-        for name, value in SAFETY
+        for name, value in SECURITY_HEADERS
     },
 }
-_OF_ALL = ("X-Request-ID", *(name for name, _ in SAFETY))
-_OF_CASES = ("ETag", "X-Total-Count", "Link", *(name for name, _ in CACHING))
+_COMMON_HEADERS = ("X-Request-ID", *(name for name, _ in SECURITY_HEADERS))
+_CASES_HEADERS = ("ETag", "X-Total-Count", "Link", *(name for name, _ in CACHE_HEADERS))
 
 # What is wrong, and what the detail may be.
 _ERRORS = {
@@ -68,7 +68,7 @@ _ERRORS = {
         "Transfer-Encoding requested is not supported.",
     ),
 }
-_OF_TOKENS = (401, 403)
+_TOKEN_STATUSES = (401, 403)
 
 
 def headers(*, needs_tokens: bool) -> dict[str, dict[str, Any]]:
@@ -94,11 +94,11 @@ def responses(*, needs_tokens: bool, with_bodies: bool) -> dict[int, dict[str, A
         OpenAPI's Response Objects by status, the headers in them by name, the schemas as marshmallow's.
     """
     described = {
-        200: _response("The cases.", _OF_CASES, CasesSchema, contract.EXAMPLE),
-        304: _response("Nothing has changed: you have the answer.", _OF_CASES),
+        200: _response("The cases.", _CASES_HEADERS, CasesSchema, contract.EXAMPLE),
+        304: _response("Nothing has changed: you have the answer.", _CASES_HEADERS),
     }
     for status, (meaning, detail) in _ERRORS.items():
-        if needs_tokens or status not in _OF_TOKENS:
+        if needs_tokens or status not in _TOKEN_STATUSES:
             challenge = [_CHALLENGE] if status == 401 else []
             described[status] = _response(meaning, challenge, ErrorSchema, {"detail": detail})
     if not with_bodies:
@@ -112,7 +112,7 @@ def _response(
 ) -> dict[str, Any]:
     response: dict[str, Any] = {
         "description": meaning,
-        "headers": {name: name for name in (*headers, *_OF_ALL)},
+        "headers": {name: name for name in (*headers, *_COMMON_HEADERS)},
     }
     if schema is not None:
         response["content"] = {"application/json": {"schema": schema, "example": example}}

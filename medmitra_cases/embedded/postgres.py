@@ -29,7 +29,7 @@ UNPRIVILEGED_USER = "nobody"
 # Unicode that compares and folds the same on every machine, whatever locales are installed.
 _LOCALE = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 
-_FORGETFUL = tuple(f"--{name}=off" for name in ("fsync", "synchronous_commit", "full_page_writes"))
+_NOT_DURABLE = tuple(f"--{name}=off" for name in ("fsync", "synchronous_commit", "full_page_writes"))
 
 
 @contextmanager
@@ -55,16 +55,16 @@ def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
     account = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
     folder = folder.absolute()
     _make_folder(account, folder)
-    with _only_user_of(folder), _no_other_server():
+    with _lock(folder), _without_libpq_variables():
         programs = programs_for(account, installed, folder / "programs")
         data = folder / f"data-{installed.major_version}"
         if not data.exists():
-            _make_cluster(account, programs, data)
+            _init_cluster(account, programs, data)
         sockets = _private_folder(account, folder / "socket")
         log = folder / "postgres.log"
         command: tuple[str | Path, ...] = (
             *(programs / "postgres", "-D", data, "-k", sockets, "-p", "5432", "-c", "listen_addresses="),
-            *(() if durable else _FORGETFUL),
+            *(() if durable else _NOT_DURABLE),
         )
         with running(command, log, account, shut_down) as process:
             _wait_until_up(process, data, log)
@@ -82,7 +82,7 @@ def _make_folder(account: pwd.struct_passwd | None, folder: Path) -> None:
 
 
 @contextmanager
-def _no_other_server() -> Iterator[None]:
+def _without_libpq_variables() -> Iterator[None]:
     described = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
     try:
         yield
@@ -91,7 +91,7 @@ def _no_other_server() -> Iterator[None]:
 
 
 @contextmanager
-def _only_user_of(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,7 +107,7 @@ def _private_folder(account: pwd.struct_passwd | None, path: Path) -> Path:
     return path
 
 
-def _make_cluster(account: pwd.struct_passwd | None, programs: Path, data: Path) -> None:
+def _init_cluster(account: pwd.struct_passwd | None, programs: Path, data: Path) -> None:
     # Under another name until it is whole: an interrupted initdb must not pass for a database.
     unfinished = data.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -124,7 +124,7 @@ def _make_cluster(account: pwd.struct_passwd | None, programs: Path, data: Path)
     )
     with running(command, log, account, kill_group) as process:
         if process.wait() != 0:
-            raise EmbeddedPostgresError(f"initdb failed: {_last_words(log)}")
+            raise EmbeddedPostgresError(f"initdb failed: {_log_tail(log)}")
     unfinished.rename(data)
 
 
@@ -140,10 +140,10 @@ def _wait_until_up(server: subprocess.Popen[bytes], data: Path, log: Path) -> No
         if words[:1] == [str(server.pid)] and words[-1:] == ["ready"]:
             return
         if server.poll() is not None or time.monotonic() > give_up_at:
-            raise EmbeddedPostgresError(f"Postgres does not start: {_last_words(log)}")
+            raise EmbeddedPostgresError(f"Postgres does not start: {_log_tail(log)}")
         time.sleep(POLL_SECONDS)
 
 
-def _last_words(log: Path) -> str:
+def _log_tail(log: Path) -> str:
     """Put the last four lines of a log into one."""
     return " / ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-4:])

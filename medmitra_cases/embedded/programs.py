@@ -56,7 +56,7 @@ def programs_for(account: pwd.struct_passwd | None, installed: Installed, copy: 
     Returns:
         The folder they are in.
     """
-    if account is None or _open_to_others(installed.folder / _PROGRAMS / "postgres"):
+    if account is None or _is_executable_by_others(installed.folder / _PROGRAMS / "postgres"):
         return installed.folder / _PROGRAMS
     shutil.rmtree(copy, ignore_errors=True)
     unneeded = shutil.ignore_patterns("include", "doc", "*.a")
@@ -68,5 +68,5 @@ def programs_for(account: pwd.struct_passwd | None, installed: Installed, copy: 
     return copy / _PROGRAMS
 
 
-def _open_to_others(program: Path) -> bool:
+def _is_executable_by_others(program: Path) -> bool:
     return all(path.stat().st_mode & stat.S_IXOTH for path in (program, *program.parents))

@@ -14,10 +14,10 @@ from medmitra_cases.database import Database
 from medmitra_cases.models import CaseQuery, Version
 from medmitra_cases.responses.etags import entity_tag
 from medmitra_cases.responses.links import link_header
-from medmitra_cases.responses.stream import pieces, rehearsal
+from medmitra_cases.responses.stream import dry_run, stream_json
 from medmitra_cases.schemas import CasesSchema
 from medmitra_cases.telemetry import metrics
-from medmitra_cases.web import CACHING, audit
+from medmitra_cases.web import CACHE_HEADERS, audit
 
 # A doctor with more cases gets them as they are read, in chunks: held at once, a case costs some 1.5 kB, more
 # where its summary is long.
@@ -43,7 +43,7 @@ class ReadyResponse(Response):
         return self.headers
 
 
-class Asked(NamedTuple):
+class CasesRequest(NamedTuple):
     """A request for cases that may be answered.
 
     Attributes:
@@ -65,12 +65,12 @@ class Asked(NamedTuple):
     entry: audit.Entry
 
 
-def answer(database: Database, asked: Asked) -> Response:
+def respond(database: Database, cases_request: CasesRequest) -> Response:
     """Answer with the cases, or with the news that there is none.
 
     Args:
         database: Where the cases are.
-        asked: What was asked for.
+        cases_request: What was cases_request for.
 
     Returns:
         The response, which may still be reading.
@@ -78,85 +78,99 @@ def answer(database: Database, asked: Asked) -> Response:
     Raises:
         Fault: The database cannot be reached, or failed.
         DataRefused: The database refused the data of this request.
-        UnknownPlace: The case to go on after is none of this doctor's.
+        UnknownCursor: The case to go on after is none of this doctor's.
     """
-    return _unchanged(database, asked) or _whole(database, asked) or _in_pieces(database, asked)
+    return (
+        _unchanged(database, cases_request)
+        or _whole(database, cases_request)
+        or _streamed(database, cases_request)
+    )
 
 
-def _unchanged(database: Database, asked: Asked) -> Response | None:
+def _unchanged(database: Database, cases_request: CasesRequest) -> Response | None:
     """Answer without reading a case, if the client has what it would get."""
-    if not asked.tags or not asked.row_versions:
+    if not cases_request.tags or not cases_request.row_versions:
         return None
     version = database.read(
-        asked.since, fetch_version, asked.query, subject=asked.subject, row_versions=asked.row_versions
+        cases_request.since,
+        fetch_version,
+        cases_request.query,
+        subject=cases_request.subject,
+        row_versions=cases_request.row_versions,
     )
-    tag = entity_tag(asked.query, version)
-    return _not_modified(_headers(asked, version, tag)) if asked.tags.contains_weak(tag) else None
+    tag = entity_tag(cases_request.query, version)
+    return (
+        _not_modified(_headers(cases_request, version, tag))
+        if cases_request.tags.contains_weak(tag)
+        else None
+    )
 
 
-def _whole(database: Database, asked: Asked) -> Response | None:
+def _whole(database: Database, cases_request: CasesRequest) -> Response | None:
     """Answer with all cases at once, unless they are too many for that."""
     fetched = database.read(
-        asked.since,
+        cases_request.since,
         fetch_cases,
-        asked.query,
-        subject=asked.subject,
+        cases_request.query,
+        subject=cases_request.subject,
         at_most=WHOLE_CASES,
-        row_versions=asked.row_versions,
+        row_versions=cases_request.row_versions,
     )
     if fetched is None:
         return None
     cases, version = fetched
     body = msgspec.json.encode(_CASES.dump_rows(*cases))
-    tag = entity_tag(asked.query, version, () if asked.row_versions else [body])
-    headers = _headers(asked, version, tag)
-    if asked.tags.contains_weak(tag):
+    tag = entity_tag(cases_request.query, version, () if cases_request.row_versions else [body])
+    headers = _headers(cases_request, version, tag)
+    if cases_request.tags.contains_weak(tag):
         return _not_modified(headers)
-    asked.entry.cases = 0 if request.method == "HEAD" else len(cases.rows)
-    metrics.CASES.inc(asked.entry.cases)
+    cases_request.entry.cases = 0 if request.method == "HEAD" else len(cases.rows)
+    metrics.CASES.inc(cases_request.entry.cases)
     headers.append(("Content-Length", str(len(body))))
     return ReadyResponse([body], headers=[_JSON, *headers], direct_passthrough=True)
 
 
-def _in_pieces(database: Database, asked: Asked) -> Response:
+def _streamed(database: Database, cases_request: CasesRequest) -> Response:
     """Answer with the cases as they are read."""
     batches = database.read(
-        asked.since,
+        cases_request.since,
         CaseBatches,
-        asked.query,
-        subject=asked.subject,
+        cases_request.query,
+        subject=cases_request.subject,
         size=CHUNK_CASES,
-        row_versions=asked.row_versions,
+        row_versions=cases_request.row_versions,
     )
     try:
-        return _from_batches(batches, asked)
+        return _stream_response(batches, cases_request)
     except BaseException:
         batches.close()  # or this thread would go on reading from their snapshot
         raise
 
 
-def _from_batches(batches: CaseBatches, asked: Asked) -> Response:
-    tag = entity_tag(asked.query, batches.version, () if asked.row_versions else rehearsal(batches))
-    headers = _headers(asked, batches.version, tag)
-    if asked.tags.contains_weak(tag):
+def _stream_response(batches: CaseBatches, cases_request: CasesRequest) -> Response:
+    tag = entity_tag(
+        cases_request.query, batches.version, () if cases_request.row_versions else dry_run(batches)
+    )
+    headers = _headers(cases_request, batches.version, tag)
+    if cases_request.tags.contains_weak(tag):
         batches.close()
         return _not_modified(headers)
     if request.method == "HEAD":
         batches.close()
         return ReadyResponse(headers=[_JSON, *headers])
-    written = pieces(batches, asked.entry)
+    written = stream_json(batches, cases_request.entry)
     first = next(written)  # a failure up to here is still a 500
-    audit.take()
+    audit.defer()
     chunks = ClosingIterator(chain([first], written), written.close)
     return ReadyResponse(chunks, headers=[_JSON, *headers], direct_passthrough=True)
 
 
-def _headers(asked: Asked, version: Version, tag: str) -> list[tuple[str, str]]:
+def _headers(cases_request: CasesRequest, version: Version, tag: str) -> list[tuple[str, str]]:
     """Describe an answer, whether its cases come along or not."""
-    described = [*CACHING, ("ETag", f'"{tag}"')]
-    if version.facts is not None:
-        described.append(("X-Total-Count", str(version.facts.total)))
-        described.append(("Link", link_header(asked.sent, asked.query, version.facts)))
+    described = [*CACHE_HEADERS, ("ETag", f'"{tag}"')]
+    if version.page_info is not None:
+        described.append(("X-Total-Count", str(version.page_info.total)))
+        described.append(("Link", link_header(cases_request.sent, cases_request.query, version.page_info)))
     return described
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from medmitra_cases.models import MAX_LIMIT, CaseQuery, PageFacts
+from medmitra_cases.models import MAX_LIMIT, CaseQuery, PageInfo
 from medmitra_cases.schemas import OPTIONAL_NAMES
 
-_OF_THE_PAGE = frozenset({"limit", "page", "after"})
+_PAGE_PARAMETERS = frozenset({"limit", "page", "after"})
 
 
-def link_header(sent: Mapping[str, list[str]], query: CaseQuery, facts: PageFacts) -> str:
+def link_header(sent: Mapping[str, list[str]], query: CaseQuery, page_info: PageInfo) -> str:
     """Write the links from a page to the first, the previous, the next and the last one.
 
     In insertion order next names the case to go on after rather than a number, and so does prev on a page
@@ -19,7 +19,7 @@ def link_header(sent: Mapping[str, list[str]], query: CaseQuery, facts: PageFact
     Args:
         sent: The parameters as the client sent them.
         query: What they mean.
-        facts: What is known of the list.
+        page_info: What is known of the list.
 
     Returns:
         The value of the header; prev and next only where there are such pages. Each target is a query alone,
@@ -30,19 +30,19 @@ def link_header(sent: Mapping[str, list[str]], query: CaseQuery, facts: PageFact
     here = {"after": query.after} if query.after is not None else {}
     # In another order the cases after a place are a list of their own.
     start = here if by_number else {}
-    last_page = max(-(-facts.total // limit), 1)
+    last_page = max(-(-page_info.total // limit), 1)
     links: dict[str, Mapping[str, object]] = {"first": start}
     if query.page > 1:
         links["prev"] = {**here, "page": min(query.page - 1, last_page)}
-    elif facts.has_previous:
-        links["prev"] = {"after": facts.previous_after} if facts.previous_after is not None else {}
-    if facts.has_next:
-        links["next"] = {**start, "page": query.page + 1} if by_number else {"after": facts.next_after}
+    elif page_info.has_previous:
+        links["prev"] = {"after": page_info.previous_after} if page_info.previous_after is not None else {}
+    if page_info.has_next:
+        links["next"] = {**start, "page": query.page + 1} if by_number else {"after": page_info.next_after}
     links["last"] = {**start, "page": last_page}
     kept = [
         (name, values[0])
         for name, values in sent.items()
-        if name == "user_id" or (name in OPTIONAL_NAMES and name not in _OF_THE_PAGE)
+        if name == "user_id" or (name in OPTIONAL_NAMES and name not in _PAGE_PARAMETERS)
     ]
     return ", ".join(
         f'<?{urlencode([*kept, ("limit", limit), *place.items()])}>; rel="{relation}"'

@@ -13,7 +13,7 @@ from medmitra_cases.web import audit, broken_off
 _CASE = CaseSchema()
 
 
-def pieces(batches: CaseBatches, entry: audit.Entry) -> Generator[bytes, None, None]:
+def stream_json(batches: CaseBatches, entry: audit.Entry) -> Generator[bytes, None, None]:
     """Write the answer in pieces. If that fails the last one never comes, and what was sent is not JSON.
 
     Args:
@@ -30,14 +30,14 @@ def pieces(batches: CaseBatches, entry: audit.Entry) -> Generator[bytes, None, N
     outcome = None
     try:
         cases = next(batches, Cases([], []))
-        piece = b'{"cases":[' + _elements(cases)
+        piece = b'{"cases":[' + _array_elements(cases)
         outcome = audit.BROKEN_OFF  # until the last piece is out
         entry.cases = len(cases.rows)
         metrics.CASES.inc(len(cases.rows))
         yield piece
         try:
             for cases in batches:
-                piece = b"," + _elements(cases)
+                piece = b"," + _array_elements(cases)
                 entry.cases += len(cases.rows)
                 metrics.CASES.inc(len(cases.rows))
                 yield piece
@@ -51,7 +51,7 @@ def pieces(batches: CaseBatches, entry: audit.Entry) -> Generator[bytes, None, N
             entry.write(200, outcome)
 
 
-def rehearsal(batches: CaseBatches) -> Iterator[bytes]:
+def dry_run(batches: CaseBatches) -> Iterator[bytes]:
     """Write the cases without sending them.
 
     Args:
@@ -63,9 +63,9 @@ def rehearsal(batches: CaseBatches) -> Iterator[bytes]:
     Raises:
         DatabaseError: They could not be read; the batches are closed then.
     """
-    return map(_elements, batches.rehearse())
+    return map(_array_elements, batches.read_and_rewind())
 
 
-def _elements(cases: Cases) -> bytes:
+def _array_elements(cases: Cases) -> bytes:
     """Write cases as the elements of a JSON array, without its brackets."""
     return msgspec.json.encode(_CASE.dump_rows(*cases))[1:-1]

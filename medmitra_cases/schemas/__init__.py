@@ -3,7 +3,7 @@
 from medmitra_cases.schemas.case import CaseSchema, CasesSchema
 from medmitra_cases.schemas.error import ErrorSchema, error_body
 from medmitra_cases.schemas.query import CASE_QUERY, OPTIONAL_NAMES
-from medmitra_cases.schemas.query_fields import CANONICAL_UUID, UUID_RULE, Moment, uuid
+from medmitra_cases.schemas.query_fields import CANONICAL_UUID, UUID_RULE, DateOrTime, uuid
 from medmitra_cases.schemas.query_string import load_query, parameters
 from medmitra_cases.schemas.utc_datetime import UtcDateTime
 
@@ -14,8 +14,8 @@ __all__ = [
     "UUID_RULE",
     "CaseSchema",
     "CasesSchema",
+    "DateOrTime",
     "ErrorSchema",
-    "Moment",
     "UtcDateTime",
     "error_body",
     "load_query",

@@ -8,8 +8,8 @@ from marshmallow import Schema, fields
 
 from medmitra_cases.schemas.utc_datetime import UtcDateTime
 
-_LEFT_EMPTY = "Null only if whoever wrote the row left it empty."
-_TIME = f"In UTC, with `Z`, and with a fraction of six digits where there is one. {_LEFT_EMPTY}"
+_NULL_NOTE = "Null only if whoever wrote the row left it empty."
+_TIME = f"In UTC, with `Z`, and with a fraction of six digits where there is one. {_NULL_NOTE}"
 
 
 class CaseSchema(Schema):
@@ -30,7 +30,7 @@ class CaseSchema(Schema):
         allow_none=True,
         metadata={
             "description": "Usually `pending`, `analyzing`, `processing`, `completed` or `failed`, but any"
-            f" text is passed on. {_LEFT_EMPTY}",
+            f" text is passed on. {_NULL_NOTE}",
             "examples": ["pending", "analyzing", "processing", "completed", "failed"],
         },
     )
@@ -62,7 +62,7 @@ class CaseSchema(Schema):
 def _serialize_column(
     field: fields.Field[Any], name: str, kind: type, column: tuple[Any, ...]
 ) -> Sequence[Any]:
-    if kind is _KEPT.get(type(field)):
+    if kind is _JSON_READY.get(type(field)):
         return column
     if kind is str and isinstance(field, UtcDateTime):
         return field.serialize_texts(column)
@@ -70,7 +70,7 @@ def _serialize_column(
 
 
 # The type of value that each kind of field serializes as it is.
-_KEPT = {fields.String: str, fields.Integer: int}
+_JSON_READY = {fields.String: str, fields.Integer: int}
 
 # Made in a tenth of a dictionary's time, and without the garbage collector having to look at it.
 _Case = msgspec.defstruct("_Case", list(CaseSchema().dump_fields), gc=False)

@@ -8,7 +8,14 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
 
 from medmitra_cases import contract
 from medmitra_cases.models import DEFAULT_LIMIT, MAX_LIMIT, SORT_COLUMNS
-from medmitra_cases.schemas.query_fields import LONGEST_TEXT, Moment, WholeNumber, one_of, text, uuid
+from medmitra_cases.schemas.query_fields import (
+    MAX_TEXT_LENGTH,
+    DateOrTime,
+    IntegerParameter,
+    one_of,
+    text,
+    uuid,
+)
 
 # Beyond any age and page; times MAX_LIMIT it is still a bigint.
 _NINE_DIGITS = 999_999_999
@@ -16,7 +23,7 @@ _NINE_DIGITS = 999_999_999
 _DATE_OR_TIME = (
     "a date (`2026-03-04`: that whole day in UTC), or a time with its offset (`2026-03-04T10:30:00+05:30`)."
 )
-_UP_TO = f"Up to {LONGEST_TEXT} characters."
+_UP_TO = f"Up to {MAX_TEXT_LENGTH} characters."
 
 
 def _names(name: str, field: fields.Field[Any]) -> list[str]:
@@ -43,12 +50,14 @@ class CaseQuerySchema(Schema):
         "Only cases with this text in the patient's name, the summary or the case's id, in capital or small"
         f" letters. {_UP_TO}"
     )
-    min_age = WholeNumber("Only patients of this age or older.", -_NINE_DIGITS, _NINE_DIGITS, alias="minAge")
-    max_age = WholeNumber(
+    min_age = IntegerParameter(
+        "Only patients of this age or older.", -_NINE_DIGITS, _NINE_DIGITS, alias="minAge"
+    )
+    max_age = IntegerParameter(
         "Only patients of this age or younger.", -_NINE_DIGITS, _NINE_DIGITS, alias="maxAge"
     )
-    start_date = Moment(f"Only cases created then or later: {_DATE_OR_TIME}", time.min, alias="startDate")
-    end_date = Moment(f"Only cases created then or earlier: {_DATE_OR_TIME}", time.max, alias="endDate")
+    start_date = DateOrTime(f"Only cases created then or later: {_DATE_OR_TIME}", time.min, alias="startDate")
+    end_date = DateOrTime(f"Only cases created then or earlier: {_DATE_OR_TIME}", time.max, alias="endDate")
     sort_by = one_of(
         "The order, with nulls last and ties in the order of insertion. Without it, the order of insertion.",
         *SORT_COLUMNS,
@@ -59,13 +68,13 @@ class CaseQuerySchema(Schema):
         *("asc", "desc"),
         alias="sortOrder",
     )
-    limit = WholeNumber(
+    limit = IntegerParameter(
         f"How many cases a page has, 1 to {MAX_LIMIT:,}. Without `limit` and `page` the answer is the whole"
         " list.",
         1,
         MAX_LIMIT,
     )
-    page = WholeNumber(
+    page = IntegerParameter(
         f"Which page, from 1. Without `limit` a page has {DEFAULT_LIMIT} cases.", 1, _NINE_DIGITS
     )
     after = uuid(
@@ -74,7 +83,7 @@ class CaseQuerySchema(Schema):
     )
 
     @pre_load
-    def take_the_only_value(self, parameters: Mapping[str, list[str]], **_: Any) -> dict[str, str]:
+    def take_single_value(self, parameters: Mapping[str, list[str]], **_: Any) -> dict[str, str]:
         """Turn each list of values into its one value.
 
         Args:

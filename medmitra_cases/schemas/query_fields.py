@@ -11,7 +11,7 @@ CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}
 UUID_RULE = "must be a UUID written like b8acad4b-4944-4d66-b405-de70886e7248"
 
 # The links of a page repeat it, and proxies take but a few kB of header.
-LONGEST_TEXT = 100
+MAX_TEXT_LENGTH = 100
 
 # Nine digits fit into an integer of Postgres, and into the sums that are made of it.
 _INTEGER = re.compile(r"-?[0-9]{1,9}\Z", re.ASCII)
@@ -19,17 +19,17 @@ _INTEGER = re.compile(r"-?[0-9]{1,9}\Z", re.ASCII)
 _DATE = r"(?!0000)\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
 _MINUTE = r"([01]\d|2[0-3]):[0-5]\d"
 _SECOND = r":[0-5]\d"
-_MOMENT = re.compile(
+_DATE_OR_TIME_PATTERN = re.compile(
     rf"(?P<date>{_DATE})(T(?P<minute>{_MINUTE})((?P<second>{_SECOND})(\.(?P<fraction>\d{{1,6}}))?)?"
     rf"(?P<offset>Z|[+-]{_MINUTE}))?\Z",
     re.ASCII,
 )
-_MOMENT_RULE = (
+_DATE_OR_TIME_RULE = (
     "must be a date like 2026-03-04, or a time with its offset like 2026-03-04T10:30:00Z (in a URL + is %2B)"
 )
 
 
-class WholeNumber(fields.Integer):
+class IntegerParameter(fields.Integer):
     """An integer in decimal digits; ``int()`` also takes blanks, underscores and other scripts' digits."""
 
     def __init__(self, meaning: str, minimum: int, maximum: int, alias: str | None = None) -> None:
@@ -55,31 +55,33 @@ class WholeNumber(fields.Integer):
         return number
 
 
-class Moment(fields.Field[datetime]):
+class DateOrTime(fields.Field[datetime]):
     """A point in time (RFC 3339 with an offset), or a date, which stands for a point of that day in UTC."""
 
-    default_error_messages = {"invalid": _MOMENT_RULE}  # noqa: RUF012, as marshmallow has it
+    default_error_messages = {"invalid": _DATE_OR_TIME_RULE}  # noqa: RUF012, as marshmallow has it
 
-    def __init__(self, meaning: str, of_a_date: time, alias: str | None = None) -> None:
+    def __init__(self, meaning: str, time_of_date: time, alias: str | None = None) -> None:
         """Say what a date stands for.
 
         Args:
             meaning: What the parameter is for.
-            of_a_date: The time of day, in UTC.
+            time_of_date: The time of day, in UTC.
             alias: Another name of the parameter.
         """
-        super().__init__(metadata={"description": meaning, "alias": alias, "pattern": _MOMENT.pattern})
-        self._of_a_date = of_a_date
+        super().__init__(
+            metadata={"description": meaning, "alias": alias, "pattern": _DATE_OR_TIME_PATTERN.pattern}
+        )
+        self._time_of_date = time_of_date
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
-        written = _MOMENT.match(value)
+        written = _DATE_OR_TIME_PATTERN.match(value)
         if written is None:
             raise self.make_error("invalid")
         part = written.groupdict()
         try:
             if part["minute"] is None:
                 day = datetime.fromisoformat(part["date"]).date()
-                return datetime.combine(day, self._of_a_date, timezone.utc)
+                return datetime.combine(day, self._time_of_date, timezone.utc)
             # Python 3.10 takes fractions of three or six digits only, and no Z.
             fraction = (part["fraction"] or "").ljust(6, "0")
             offset = part["offset"].replace("Z", "+00:00")
@@ -100,7 +102,7 @@ def text(meaning: str) -> fields.String:
     """
     return fields.String(
         validate=[
-            validate.Length(max=LONGEST_TEXT, error=f"must be at most {LONGEST_TEXT} characters long"),
+            validate.Length(max=MAX_TEXT_LENGTH, error=f"must be at most {MAX_TEXT_LENGTH} characters long"),
             validate.Regexp(r"[^\x00]*\Z", error="must not contain the character U+0000"),
         ],
         metadata={"description": meaning},

@@ -9,19 +9,19 @@ from medmitra_cases.models import DEFAULT_LIMIT, CaseQuery
 from medmitra_cases.schemas.query import CASE_QUERY
 
 # Query strings whose meaning is kept, which saves 30 µs, and the longest, in bytes: a user_id alone has 44.
-QUERIES_REMEMBERED = 1_000
-LONGEST_REMEMBERED = 250
+CACHED_QUERIES = 1_000
+MAX_CACHED_BYTES = 250
 
 T = TypeVar("T")
 
 
 def _remembered(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
     """Let a function remember what it made of the latest short query strings: who polls repeats them."""
-    remembering = lru_cache(QUERIES_REMEMBERED)(read)
+    remembering = lru_cache(CACHED_QUERIES)(read)
 
     @wraps(read)
     def recall(query_string: bytes) -> T:
-        return (remembering if len(query_string) <= LONGEST_REMEMBERED else read)(query_string)
+        return (remembering if len(query_string) <= MAX_CACHED_BYTES else read)(query_string)
 
     return recall
 

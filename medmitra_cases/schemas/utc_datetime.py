@@ -31,10 +31,10 @@ class UtcDateTime(fields.Field[str]):
         Raises:
             KeyError: A value has not the length of such a time.
         """
-        return [None if text is None else text.replace(" ", "T") + _END[len(text)] for text in column]
+        return [None if text is None else text.replace(" ", "T") + _ENDINGS[len(text)] for text in column]
 
 
 # What a time still lacks, by the length of its text: Postgres drops the zeros at the end of a fraction.
-_END = {len("2026-03-04 10:30:00"): "Z"} | {
+_ENDINGS = {len("2026-03-04 10:30:00"): "Z"} | {
     len("2026-03-04 10:30:00.") + digits: "0" * (6 - digits) + "Z" for digits in range(1, 7)
 }

@@ -15,10 +15,10 @@ from medmitra_cases.errors import BrokenOff
 from medmitra_cases.schemas import error_body
 from medmitra_cases.server.request_parser import RequestParser
 from medmitra_cases.telemetry import metrics, request_id
-from medmitra_cases.web import ARRIVED_AT, BROKEN_OFF, SAFETY
+from medmitra_cases.web import ARRIVED_AT, BROKEN_OFF, SECURITY_HEADERS
 
 # Seconds that a request may take to arrive while the server drains.
-ARRIVAL_SECONDS = 2.0
+MAX_ARRIVAL_SECONDS = 2.0
 
 
 def _count(task: Task, status: str) -> None:
@@ -36,13 +36,13 @@ class _JsonErrorTask(ErrorTask):  # type: ignore[misc]
     def execute(self) -> None:
         error = self.request.error
         if error.code != 500:  # else a request failed that has its id already
-            request_id.begin(self.request.headers.get("X_REQUEST_ID", ""))
+            request_id.start(self.request.headers.get("X_REQUEST_ID", ""))
         body = error_body("Internal server error: unexpected error" if error.code == 500 else error.body)
         self.status = f"{error.code} {error.reason}"
         self.response_headers += [
             ("Content-Type", "application/json"),
-            ("X-Request-ID", request_id.request_id()),
-            *SAFETY,
+            ("X-Request-ID", request_id.current()),
+            *SECURITY_HEADERS,
         ]
         self.content_length = len(body)
         self.set_close_on_finish()
@@ -125,17 +125,17 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     task_class = _Task
 
     @property
-    def at_work(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether there is a request to be answered, or something of an answer to be sent."""
         return bool(self.requests or self.total_outbufs_len)
 
     @property
-    def is_asking(self) -> bool:
+    def is_receiving(self) -> bool:
         """Whether a request has begun to arrive, and not so long ago that its client is only slow."""
         request = self.request  # another thread may take it away meanwhile
         if request is None or not (request.headers_finished or request.header_plus.strip()):
             return False
-        return bool(time.monotonic() - request.arrived_at < ARRIVAL_SECONDS)
+        return bool(time.monotonic() - request.arrived_at < MAX_ARRIVAL_SECONDS)
 
     def writable(self) -> bool:
         """Tell the I/O thread, at least once a second, whether it has something to send.

@@ -21,8 +21,8 @@ def add_listeners(
     *,
     counted: bool,
     threads: int,
-    most_connections: int,
-    keep_waiting: bool,
+    max_connections: int,
+    queue_excess: bool,
     idle_seconds: int,
 ) -> list[Any]:
     """Let waitress accept connections.
@@ -33,8 +33,8 @@ def add_listeners(
         io_map: What the I/O loop looks after, by descriptor; the listeners come in.
         counted: Whether the requests count in the metrics.
         threads: How many requests are worked on at once.
-        most_connections: How many clients may be connected at once.
-        keep_waiting: Whether more wait in the backlog, once ``io_map`` has that many altogether; else they
+        max_connections: How many clients may be connected at once.
+        queue_excess: Whether more wait in the backlog, once ``io_map`` has that many altogether; else they
             are turned away.
         idle_seconds: How long an idle connection stays open.
 
@@ -54,7 +54,7 @@ def add_listeners(
         trusted_proxy="localhost" if sockets[0].family == socket.AF_UNIX else "127.0.0.1",
         trusted_proxy_headers={"x-forwarded-for"},
         clear_untrusted_proxy_headers=True,
-        connection_limit=most_connections if keep_waiting else sys.maxsize,
+        connection_limit=max_connections if queue_excess else sys.maxsize,
         max_request_header_size=262_144,  # bytes; more is answered with 431
         max_request_body_size=65_536,  # bytes; no GET needs that much, more is answered with 413
         # Bytes of unsent output at which a long answer waits for its reader. Twice as many may be held.
@@ -70,17 +70,17 @@ def add_listeners(
         listener.channel_class = Channel
         listener.counted = counted
         listener.draining = False
-        listener.accept = partial(_accept, listener, sys.maxsize if keep_waiting else most_connections)
+        listener.accept = partial(_accept, listener, sys.maxsize if queue_excess else max_connections)
     return listeners
 
 
-def _accept(listener: Any, turn_away_from: int) -> Any:
+def _accept(listener: Any, reject_from: int) -> Any:
     """Accept a connection if there is room for it, and if no other process on the same socket was faster."""
     # Whoever starts another process on it may make the socket blocking for all, as systemd does unless told
     # NonBlocking=yes: who loses the race would then wait for the next client, and do nothing else.
     listener.socket.setblocking(False)
     accepted = type(listener).accept(listener)
-    if accepted is not None and len(listener.active_channels) >= turn_away_from:
+    if accepted is not None and len(listener.active_channels) >= reject_from:
         accepted[0].close()
         return None
     return accepted

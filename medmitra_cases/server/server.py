@@ -12,7 +12,7 @@ from typing import Any
 from waitress import wasyncore
 
 from medmitra_cases.server.channel import Channel
-from medmitra_cases.server.limits import most_connections
+from medmitra_cases.server.limits import max_connections
 from medmitra_cases.server.listeners import WsgiApp, add_listeners
 from medmitra_cases.server.signals import handle_signals
 from medmitra_cases.settings import Settings
@@ -28,7 +28,7 @@ ADMIN_IDLE_SECONDS = 5
 QUIET_SECONDS = 0.25
 
 # Seconds that threads get to close what they have, when their clients were cut off.
-CUT_OFF_SECONDS = 0.5
+CLOSE_SECONDS = 0.5
 
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -62,8 +62,8 @@ class Server:
             self._map,
             counted=True,
             threads=settings.threads,
-            most_connections=most_connections(settings.threads),
-            keep_waiting=True,
+            max_connections=max_connections(settings.threads),
+            queue_excess=True,
             idle_seconds=settings.keepalive_seconds,
         )
 
@@ -75,7 +75,7 @@ class Server:
     @property
     def in_flight(self) -> int:
         """The number of clients with a request, or with something of an answer still to be sent to them."""
-        return sum(channel.at_work for channel in self._channels)
+        return sum(channel.is_busy for channel in self._channels)
 
     def listen_for_admin(self, app: WsgiApp, sockets: Sequence[socket.socket]) -> list[str]:
         """Accept connections for another application, on threads of its own and until the very end.
@@ -93,8 +93,8 @@ class Server:
             self._map,
             counted=False,
             threads=ADMIN_THREADS,
-            most_connections=ADMIN_CONNECTIONS,
-            keep_waiting=False,
+            max_connections=ADMIN_CONNECTIONS,
+            queue_excess=False,
             idle_seconds=ADMIN_IDLE_SECONDS,
         )
         return [_url(accepting) for accepting in sockets]
@@ -114,7 +114,7 @@ class Server:
         handle_signals(self._on_signal, *_ENDING_SIGNALS)  # to the end: what follows is not to be cut short
         announce([_url(accepting) for accepting in self._sockets])
         while not self.draining:
-            self._turn(1)
+            self._poll_once(1)
         self._stop_accepting()
         _log.info("ending; clients to be answered first: %d", self.in_flight)
         self._drain()
@@ -124,7 +124,7 @@ class Server:
         self._give_up_at = time.monotonic() + (0 if self.draining else self._settings.drain_seconds)
         self._listeners[0].pull_trigger()
 
-    def _turn(self, seconds: float) -> None:
+    def _poll_once(self, seconds: float) -> None:
         """Do what is to be done on the sockets; wait for something as long as that."""
         wasyncore.loop(timeout=seconds, use_poll=True, map=self._map, count=1)
 
@@ -141,18 +141,18 @@ class Server:
     def _drain(self) -> None:
         done_at = time.monotonic() + QUIET_SECONDS
         while time.monotonic() < min(done_at, self._give_up_at):
-            self._turn(QUIET_SECONDS)
-            if any(channel.at_work or channel.is_asking for channel in self._channels):
+            self._poll_once(QUIET_SECONDS)
+            if any(channel.is_busy or channel.is_receiving for channel in self._channels):
                 done_at = time.monotonic() + QUIET_SECONDS
-        cut_off = [channel for channel in self._channels if channel.at_work]
+        cut_off = [channel for channel in self._channels if channel.is_busy]
         if cut_off:
             _log.warning("clients cut off before they had their answers: %d", len(cut_off))
             for channel in cut_off:
                 channel.handle_close()  # what still writes to it gets an error, and closes what it has
-            patience_ends = time.monotonic() + CUT_OFF_SECONDS
-            while any(channel.requests for channel in cut_off) and time.monotonic() < patience_ends:
-                self._turn(0.01)
-            audit.cut_off()
+            close_by = time.monotonic() + CLOSE_SECONDS
+            while any(channel.requests for channel in cut_off) and time.monotonic() < close_by:
+                self._poll_once(0.01)
+            audit.write_unfinished()
             raise SystemExit(1)
 
     @property

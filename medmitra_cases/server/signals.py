@@ -34,7 +34,7 @@ def exit_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def killed_by_ctrl_c() -> Iterator[None]:
+def die_on_ctrl_c() -> Iterator[None]:
     """Let Ctrl-C kill the process: while libpq waits for a server, Python would not hear of it."""
     with _handled(signal.SIG_DFL, signal.SIGINT):
         yield

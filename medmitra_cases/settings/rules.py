@@ -16,7 +16,7 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,
 _OWN_PORT = re.compile(r"http:.*:80\Z|https:.*:443\Z")
 
 # RFC 7518, 3.2: a key for HS256 must be at least as long as the hash.
-LEAST_SECRET_BYTES = 32
+MIN_SECRET_BYTES = 32
 
 
 def must_be_database_url(value: str) -> None:
@@ -66,8 +66,8 @@ def must_be_secret(value: str) -> None:
         ValidationError: It is too short, or a key that its owner publishes.
     """
     octets = value.encode("utf-8", "surrogateescape")
-    if len(octets) < LEAST_SECRET_BYTES:
-        raise ValidationError(f"must be at least {LEAST_SECRET_BYTES} bytes long")
+    if len(octets) < MIN_SECRET_BYTES:
+        raise ValidationError(f"must be at least {MIN_SECRET_BYTES} bytes long")
     try:
         jwt.get_algorithm_by_name("HS256").prepare_key(octets)
     except jwt.InvalidKeyError:

@@ -152,7 +152,7 @@ class SettingsSchema(Schema):
     docs = boolean("MEDMITRA_DOCS", "Whether there are `/`, `/docs` and `/openapi.json`.", default=True)
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
-    def agree(self, values: dict[str, Any], sent: Mapping[str, str], **_: Any) -> None:
+    def check_combinations(self, values: dict[str, Any], sent: Mapping[str, str], **_: Any) -> None:
         """See that no setting contradicts another, or counts for nothing without it.
 
         Args:

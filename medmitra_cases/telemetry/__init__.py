@@ -2,6 +2,6 @@
 
 from medmitra_cases.telemetry import logs, metrics, request_id
 from medmitra_cases.telemetry.handler import LineHandler
-from medmitra_cases.telemetry.request_id import SANE
+from medmitra_cases.telemetry.request_id import VALID_ID
 
-__all__ = ["SANE", "LineHandler", "logs", "metrics", "request_id"]
+__all__ = ["VALID_ID", "LineHandler", "logs", "metrics", "request_id"]

@@ -7,10 +7,10 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 # Lines that may wait to be written; with more, who logs waits, too.
-MOST_WAITING = 10_000
+MAX_QUEUED_LINES = 10_000
 
 # Seconds that a line waits for others to be written with: each writing interrupts the threads at work.
-GATHER_SECONDS = 0.01
+BATCH_SECONDS = 0.01
 
 # Seconds that a flush waits for a stream that takes nothing.
 FLUSH_SECONDS = 5.0
@@ -27,7 +27,7 @@ class LineHandler(logging.Handler):
         """Begin with nothing to write."""
         super().__init__()
         self._lines: SimpleQueue[str | threading.Event] = SimpleQueue()
-        self._hurry = threading.Event()
+        self._flush_requested = threading.Event()
         self._writer: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -45,7 +45,7 @@ class LineHandler(logging.Handler):
             self.handleError(record)
             return
         self._lines.put(line)
-        if self._lines.qsize() > MOST_WAITING:
+        if self._lines.qsize() > MAX_QUEUED_LINES:
             self.flush()
 
     def flush(self) -> None:
@@ -53,14 +53,14 @@ class LineHandler(logging.Handler):
         if self._writer is not None:
             written = threading.Event()
             self._lines.put(written)
-            self._hurry.set()
+            self._flush_requested.set()
             written.wait(FLUSH_SECONDS)
 
     def _write(self) -> None:
         while True:
             taken = [self._lines.get()]
-            self._hurry.wait(GATHER_SECONDS)
-            self._hurry.clear()
+            self._flush_requested.wait(BATCH_SECONDS)
+            self._flush_requested.clear()
             with suppress(Empty):
                 while True:
                     taken.append(self._lines.get_nowait())

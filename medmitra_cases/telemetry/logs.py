@@ -6,10 +6,10 @@ from datetime import datetime, timezone
 
 import msgspec
 
+from medmitra_cases.telemetry import request_id
 from medmitra_cases.telemetry.handler import LineHandler
-from medmitra_cases.telemetry.request_id import request_id
 
-# Terminals obey them.
+# Terminals run_commands them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -42,7 +42,7 @@ class TextFormatter(logging.Formatter):
             The line. It names the request that it was logged in.
         """
         line = super().format(record)
-        name = request_id()
+        name = request_id.current()
         if name and f"request {name}" not in line:
             line += f" [request {name}]"
         return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], _in_utf_8(line))
@@ -65,7 +65,7 @@ class JsonFormatter(logging.Formatter):
             "time": _moment(record),
             "level": record.levelname,
             "logger": record.name,
-            "request_id": request_id() or None,
+            "request_id": request_id.current() or None,
             "message": _in_utf_8(record.getMessage()),
         }
         if record.exc_info:

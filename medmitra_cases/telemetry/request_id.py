@@ -5,21 +5,21 @@ import secrets
 from contextvars import ContextVar
 
 # What the proxy may choose. The id is written to the log and the answer, so nothing else gets through.
-SANE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z", re.ASCII)
+VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z", re.ASCII)
 
 _current: ContextVar[str] = ContextVar("request_id", default="")
 
 
-def begin(sent: str) -> None:
+def start(sent: str) -> None:
     """Begin a request, in the thread that answers it.
 
     Args:
         sent: The ``X-Request-ID`` that the proxy sent, or nothing.
     """
-    _current.set(sent if SANE.match(sent) else secrets.token_hex(8))
+    _current.set(sent if VALID_ID.match(sent) else secrets.token_hex(8))
 
 
-def request_id() -> str:
+def current() -> str:
     """Name the current request.
 
     Returns:

@@ -123,7 +123,7 @@ class CaseEditor:
 
     def _execute(self, statement: sql.Composed | str, values: Any = None) -> list[tuple[Any, ...]]:
         try:
-            with self._living().cursor() as cursor:
+            with self._live_connection().cursor() as cursor:
                 cursor.execute(statement, values)
                 return cursor.fetchall() if cursor.description else []
         except psycopg2.errors.LockNotAvailable:
@@ -134,7 +134,7 @@ class CaseEditor:
         except ValueError as error:  # a text with the character U+0000, which Postgres has not
             raise Refused(str(error)) from error
 
-    def _living(self) -> Connection:
+    def _live_connection(self) -> Connection:
         # A test may have ended it, to see what its dashboard makes of an outage.
         with suppress(psycopg2.Error), self._connection.cursor() as cursor:
             cursor.execute("SELECT 1")

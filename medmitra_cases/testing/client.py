@@ -119,14 +119,14 @@ class Harness:
             HarnessError: The block has ended.
         """
         with self._lock:
-            self._must_be_open()
+            self._check_open()
             with suppress(HarnessError):  # it has ended by itself, and may say why
                 self._ask("flush_log")
             return self._read_log()
 
     def _ask(self, command: str, /, **arguments: object) -> Any:
         with self._lock:
-            self._must_be_open()
+            self._check_open()
             serial = next(self._serial)
             with suppress(BrokenPipeError):  # what is to be read instead says why
                 self._requests.write(msgspec.json.encode({"id": serial, command: arguments}) + b"\n")
@@ -138,7 +138,7 @@ class Harness:
             raise HarnessError(answer["error"])
         return answer["result"]
 
-    def _must_be_open(self) -> None:
+    def _check_open(self) -> None:
         if self._log.closed:
             raise HarnessError("the harness has ended")
         if os.getpid() != self._pid:

@@ -17,7 +17,7 @@ from medmitra_cases.errors import MedmitraCasesError
 _log = logging.getLogger(__name__)
 
 
-def obey(commands: Mapping[str, Callable[..., object]]) -> None:
+def run_commands(commands: Mapping[str, Callable[..., object]]) -> None:
     """Answer each line until there are no more; then end this process with SIGTERM.
 
     Args:

@@ -4,13 +4,13 @@ from medmitra_cases.web import audit, cors, error_handlers, headers
 from medmitra_cases.web.application import ARRIVED_AT, Application
 from medmitra_cases.web.audit import BROKEN_OFF
 from medmitra_cases.web.error_handlers import broken_off
-from medmitra_cases.web.headers import CACHING, SAFETY
+from medmitra_cases.web.headers import CACHE_HEADERS, SECURITY_HEADERS
 
 __all__ = [
     "ARRIVED_AT",
     "BROKEN_OFF",
-    "CACHING",
-    "SAFETY",
+    "CACHE_HEADERS",
+    "SECURITY_HEADERS",
     "Application",
     "audit",
     "broken_off",

@@ -38,7 +38,7 @@ class Application(Flask):
         Returns:
             The answer's body.
         """
-        request_id.begin(environ.get("HTTP_X_REQUEST_ID", ""))
+        request_id.start(environ.get("HTTP_X_REQUEST_ID", ""))
         return super().wsgi_app(environ, start_response)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:

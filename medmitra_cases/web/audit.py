@@ -36,7 +36,7 @@ class Entry:
         self.subject: str | None = None
         self.cases = 0
         self._user_id = user_id
-        self.request_id = request_id.request_id()
+        self.request_id = request_id.current()
         self._client = request.remote_addr  # the one that the trusted proxy names, if it does
         self._time = datetime.now(timezone.utc)
         self._started = time.perf_counter()
@@ -68,7 +68,7 @@ class Entry:
 
 
 def begin(user_id: str | None) -> Entry:
-    """Begin the current request's entry, which is written with its answer unless ``take`` is called.
+    """Begin the current request's entry, which is written with its answer unless ``defer`` is called.
 
     Args:
         user_id: The doctor whose cases are asked for; None if that is not one UUID.
@@ -80,12 +80,12 @@ def begin(user_id: str | None) -> Entry:
     return entry
 
 
-def take() -> None:
+def defer() -> None:
     """Take the current request's entry over: whoever has it writes it, and not the end of the request."""
     g.pop("audit_entry")
 
 
-def cut_off() -> None:
+def write_unfinished() -> None:
     """Write the entries of requests that are worked on: the process ends."""
     for entry in list(_unwritten):
         entry.write(None, CUT_OFF)

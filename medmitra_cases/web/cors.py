@@ -7,10 +7,10 @@ from flask import Flask, Response
 from flask_cors import CORS
 
 # What a page may read of an answer beside its body.
-EXPOSED = ("ETag", "Link", "X-Request-ID", "X-Total-Count")
+EXPOSED_HEADERS = ("ETag", "Link", "X-Request-ID", "X-Total-Count")
 
 # What a page may add to its request. A preflight asks for them, and its answer is good for an hour.
-ALLOWED = ("Authorization", "Content-Type", "If-None-Match")
+ALLOWED_HEADERS = ("Authorization", "Content-Type", "If-None-Match")
 MAX_AGE_SECONDS = 3_600
 
 
@@ -28,8 +28,8 @@ def init_app(app: Flask, origins: Sequence[str]) -> None:
         # As patterns: of strings flask-cors guesses whether they are some, and takes [::1] for one.
         origins=[re.compile(re.escape(origin) + r"\Z") for origin in origins],
         methods=["GET", "HEAD"],
-        allow_headers=ALLOWED,
-        expose_headers=EXPOSED,
+        allow_headers=ALLOWED_HEADERS,
+        expose_headers=EXPOSED_HEADERS,
         max_age=MAX_AGE_SECONDS,
         vary_header=False,
     )

@@ -14,7 +14,7 @@ from medmitra_cases.errors import (
     OtherDoctor,
     TokenInvalid,
     TokenMissing,
-    UnknownPlace,
+    UnknownCursor,
     describe_invalid,
 )
 from medmitra_cases.schemas import error_body
@@ -64,7 +64,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(TokenInvalid, _token_invalid)
     app.register_error_handler(OtherDoctor, _other_doctor)
     app.register_error_handler(ValidationError, _invalid_query)
-    app.register_error_handler(UnknownPlace, _unknown_place)
+    app.register_error_handler(UnknownCursor, _unknown_cursor)
     app.register_error_handler(DataRefused, _data_refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(InternalServerError, _fault)
@@ -89,13 +89,13 @@ def _invalid_query(error: ValidationError) -> Response:
     return error_response(400, describe_invalid(error))
 
 
-def _unknown_place(_error: UnknownPlace) -> Response:
+def _unknown_cursor(_error: UnknownCursor) -> Response:
     return error_response(400, "after must be the case_id of one of this doctor's cases")
 
 
 def _data_refused(error: DataRefused) -> Response:
-    _log.warning("request %s: %s", request_id.request_id(), error.story())
-    return error_response(400, error.phrase)
+    _log.warning("request %s: %s", request_id.current(), error.log_text())
+    return error_response(400, error.public_text)
 
 
 def _http_error(error: HTTPException) -> Response:
@@ -104,18 +104,18 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _fault(error: Exception) -> Response:
-    _log_fault("failed", error, request_id.request_id())
+    _log_fault("failed", error, request_id.current())
     return error_response(
-        500, f"Internal server error: {_phrase(error)} (request id {request_id.request_id()})"
+        500, f"Internal server error: {_public_text(error)} (request id {request_id.current()})"
     )
 
 
 def _log_fault(what: str, error: Exception, name: str) -> None:
     if isinstance(error, Fault):
-        _log.error("request %s %s: %s", name, what, error.story())
+        _log.error("request %s %s: %s", name, what, error.log_text())
     else:
-        _log.error("request %s %s: %s", name, what, _phrase(error), exc_info=error)
+        _log.error("request %s %s: %s", name, what, _public_text(error), exc_info=error)
 
 
-def _phrase(error: Exception) -> str:
-    return error.phrase if isinstance(error, Fault) else "unexpected error"
+def _public_text(error: Exception) -> str:
+    return error.public_text if isinstance(error, Fault) else "unexpected error"

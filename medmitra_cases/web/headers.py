@@ -11,10 +11,10 @@ POLICY = (
     "Content-Security-Policy",
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 )
-SAFETY = (NOSNIFF, POLICY)
+SECURITY_HEADERS = (NOSNIFF, POLICY)
 
 # Of answers with cases.
-CACHING = (
+CACHE_HEADERS = (
     # Health data: no shared cache may keep it, and no cache may answer without asking again.
     ("Cache-Control", "private, no-cache"),
     ("Vary", "Authorization"),
@@ -31,6 +31,6 @@ def init_app(app: Flask) -> None:
 
 
 def _add(response: Response) -> Response:
-    safety = SAFETY if POLICY[0] not in response.headers else (NOSNIFF,)
-    response.headers.extend((*safety, ("X-Request-ID", request_id.request_id())))
+    safety = SECURITY_HEADERS if POLICY[0] not in response.headers else (NOSNIFF,)
+    response.headers.extend((*safety, ("X-Request-ID", request_id.current())))
     return response

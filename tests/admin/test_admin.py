@@ -17,7 +17,7 @@ from medmitra_cases import __version__
 from medmitra_cases.admin.readiness import Readiness
 from medmitra_cases.errors import DatabaseUnavailable
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute
-from tests.support.processes import PATIENCE_SECONDS, Running, frozen, run, serve, wait_until
+from tests.support.processes import TIMEOUT_SECONDS, Running, frozen, run, serve, wait_until
 
 # The table's layout has no say in any of this.
 pytestmark = [
@@ -121,7 +121,7 @@ def test_each_has_its_own_listener(server: Running) -> None:
 )
 def test_answers_say_what_they_are(server: Running, target: str, content_type: str) -> None:
     with closing(
-        http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=PATIENCE_SECONDS)
+        http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=TIMEOUT_SECONDS)
     ) as connection:
         for method in ("GET", "HEAD"):
             connection.request(method, target)
@@ -234,7 +234,7 @@ def test_one_failure_that_nobody_foresaw_is_not_the_end_of_readiness(
 def test_who_connects_too_often_is_turned_away(server: Running) -> None:
     with ExitStack() as stack:
         connections = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.admin_port), PATIENCE_SECONDS))
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.admin_port), TIMEOUT_SECONDS))
             for _ in range(40)
         ]
         assert connections[-1].recv(1) == b""

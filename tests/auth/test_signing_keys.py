@@ -22,7 +22,7 @@ from medmitra_cases.auth import jwks
 from tests.support import factories
 from tests.support.factories import CasesDatabase, case, in_json
 from tests.support.key_server import Answer, KeyServer
-from tests.support.processes import PATIENCE_SECONDS
+from tests.support.processes import TIMEOUT_SECONDS
 from tests.support.tokens import (
     ABSENT,
     DAY,
@@ -74,7 +74,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         for name, value in values.items():
             monkeypatch.setattr(jwks, f"{name.upper()}_SECONDS", value)
 
-    set_seconds(fetch=PATIENCE_SECONDS, pause=NEVER, fresh=NEVER, keep=NEVER)
+    set_seconds(fetch=TIMEOUT_SECONDS, pause=NEVER, fresh=NEVER, keep=NEVER)
     return set_seconds
 
 
@@ -87,7 +87,7 @@ def client_of(database: CasesDatabase, url: str, **variables: str) -> Iterator[F
     finally:
         for thread in threading.enumerate():
             if thread.name == "signing-keys":  # it would log in the next test
-                thread.join(PATIENCE_SECONDS)
+                thread.join(TIMEOUT_SECONDS)
         app.extensions[DATABASE].close()
 
 
@@ -120,7 +120,7 @@ def ask_until(
     meanwhile: Callable[[TestResponse], None] = assert_accepted,
 ) -> TestResponse:
     """Ask until the answer is as expected: fetches are made in the background."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not answered(response := ask(client, token)):
         assert time.monotonic() < deadline
         meanwhile(response)
@@ -133,7 +133,7 @@ def ask_at_once(client: FlaskClient, tokens: list[str], threads: int) -> list[Te
 
     def ask_with(some: list[str]) -> list[TestResponse]:
         own = client.application.test_client()
-        together.wait(PATIENCE_SECONDS)
+        together.wait(TIMEOUT_SECONDS)
         return [ask(own, token) for token in some]
 
     with ThreadPoolExecutor(threads) as pool:
@@ -308,9 +308,9 @@ def test_concurrent_first_requests_make_one_fetch_and_all_succeed(
         with key_server.holding():
             responses = pool.submit(ask_at_once, client, [GOOD] * 8, threads=8)
             for _ in range(8):
-                assert entered.acquire(timeout=PATIENCE_SECONDS)
+                assert entered.acquire(timeout=TIMEOUT_SECONDS)
             key_server.wait_for_fetches(1)
-        for response in responses.result(PATIENCE_SECONDS):
+        for response in responses.result(TIMEOUT_SECONDS):
             assert_accepted(response)
     assert key_server.fetches == 1
 
@@ -450,10 +450,10 @@ def test_a_key_server_that_hangs_holds_a_request_no_longer_than_said(
     seconds(fetch=0.05, pause=0)
     with ThreadPoolExecutor(1) as pool, key_server.holding():
         # That it ends at all is the proof: the key server answers only when the block ends.
-        assert_unavailable(pool.submit(ask, client, ROTATED).result(PATIENCE_SECONDS))
+        assert_unavailable(pool.submit(ask, client, ROTATED).result(TIMEOUT_SECONDS))
         assert_accepted(ask(client, GOOD))
         key_server.publish(*GOOD_KEYS, jwk(NEW_KEY, "new"))
-    seconds(fetch=PATIENCE_SECONDS)
+    seconds(fetch=TIMEOUT_SECONDS)
     ask_until(client, ROTATED, accepted, meanwhile=assert_unavailable)
 
 
@@ -477,10 +477,10 @@ def test_known_keys_do_not_wait_for_a_key_server_that_has_failed(
         with key_server.holding():
             waiting = pool.submit(ask, client.application.test_client(), ROTATED)
             key_server.wait_for_fetches(3)
-            assert_accepted(pool.submit(ask, client, GOOD).result(PATIENCE_SECONDS))
+            assert_accepted(pool.submit(ask, client, GOOD).result(TIMEOUT_SECONDS))
             assert not waiting.done()
             key_server.publish(*GOOD_KEYS, jwk(NEW_KEY, "new"))
-        assert_accepted(waiting.result(PATIENCE_SECONDS))
+        assert_accepted(waiting.result(TIMEOUT_SECONDS))
 
 
 def test_known_keys_wait_only_so_long_for_a_key_server_that_falls_silent(

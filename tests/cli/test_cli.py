@@ -22,7 +22,7 @@ from medmitra_cases.database.connection import connect
 from medmitra_cases.database.sql_files import read_sql, sql_directory
 from medmitra_cases.testing.postgres import new_database
 from tests.support.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, Layout, execute, settings
-from tests.support.processes import COMMAND, PATIENCE_SECONDS, environment
+from tests.support.processes import COMMAND, TIMEOUT_SECONDS, environment
 from tests.support.processes import run as run_process
 from tests.support.terminals import run_on_terminal
 
@@ -372,7 +372,7 @@ def test_ctrl_c_ends_it_while_the_database_does_not_answer(empty_database: str, 
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         try:
-            assert process.wait(PATIENCE_SECONDS) == -signal.SIGINT
+            assert process.wait(TIMEOUT_SECONDS) == -signal.SIGINT
         finally:
             owner.rollback()
 

@@ -102,10 +102,10 @@ class Expected(NamedTuple):
     targets: dict[str, list[dict[str, Any]]]
 
 
-def moment(written: str, of_a_date: dt.time) -> dt.datetime:
+def moment(written: str, time_of_date: dt.time) -> dt.datetime:
     if "T" in written:
         return dt.datetime.fromisoformat(written.replace("Z", "+00:00"))
-    return dt.datetime.combine(dt.date.fromisoformat(written), of_a_date, UTC)
+    return dt.datetime.combine(dt.date.fromisoformat(written), time_of_date, UTC)
 
 
 def matches(columns: dict[str, Any], asked: dict[str, str]) -> bool:

@@ -33,7 +33,7 @@ def service(database: CasesDatabase) -> Iterator[Connection]:
 @pytest.fixture
 def _without_condition(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries that ask for the cases of all doctors."""
-    for name in ("PLAIN", "MATCHING"):
+    for name in ("WHOLE_LIST", "FILTERED"):
         asking: Statements = getattr(statements, name)
         assert all(CONDITION in statement for statement in asking)
         careless = Statements(*(statement.replace(CONDITION, "true") for statement in asking))

@@ -16,7 +16,7 @@ from psycopg2.extensions import make_dsn
 from medmitra_cases import create_app
 from medmitra_cases.app import DATABASE
 from medmitra_cases.cli.sample import insert_published_cases
-from medmitra_cases.dao.statements import PLAIN, SELECT_CASES, statements, values
+from medmitra_cases.dao.statements import SELECT_CASES, WHOLE_LIST, statements, values
 from medmitra_cases.database.sql_files import read_sql, sql_directory
 from medmitra_cases.errors import SqlFileError
 from medmitra_cases.models import SORT_COLUMNS, CaseQuery
@@ -198,7 +198,7 @@ def test_the_role_reads_cases_and_may_do_nothing_else(owner: Connection, stateme
     execute(owner, "CREATE TABLE public.secrets (x int); ALTER TABLE medmitra.cases ADD COLUMN note text")
     # The role may switch its read-only default off, so what holds it back are the grants.
     execute(owner, "SET SESSION AUTHORIZATION medmitra_cases; SET default_transaction_read_only = off")
-    execute(owner, PLAIN.read, ASKED)
+    execute(owner, WHOLE_LIST.read, ASKED)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         execute(owner, statement)
 
@@ -222,7 +222,7 @@ def test_a_view_without_row_versions_will_do(empty_database: str, owner: Connect
 def test_the_role_has_no_way_around_the_view(owner: Connection, statement: str) -> None:
     LAYOUTS["existing_table"].create(owner)
     execute(owner, "SET SESSION AUTHORIZATION medmitra_cases; SET default_transaction_read_only = off")
-    execute(owner, PLAIN.read, ASKED)
+    execute(owner, WHOLE_LIST.read, ASKED)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         execute(owner, statement)
 
@@ -251,7 +251,7 @@ def test_the_view_has_no_time_that_iso_8601_cannot_write(owner: Connection, mome
         " VALUES ('1', %s, '', 0, '', %s, now())",
         [DOCTOR, moment],
     )
-    ((*_, created_at, updated_at, _version),) = execute(owner, PLAIN.read, ASKED)
+    ((*_, created_at, updated_at, _version),) = execute(owner, WHOLE_LIST.read, ASKED)
     assert created_at is None
     assert updated_at is not None
 
@@ -310,14 +310,14 @@ def test_the_query_works_for_any_role_and_search_path(database: CasesDatabase) -
     with closing(
         psycopg2.connect(make_dsn(database.owner_dsn, options="-c search_path=pg_catalog"))
     ) as other:
-        assert len(execute(other, PLAIN.read, ASKED)) == 1
+        assert len(execute(other, WHOLE_LIST.read, ASKED)) == 1
 
 
 def test_the_plain_list_has_statements_of_its_own() -> None:
     plain = CaseQuery(DOCTOR)
-    assert statements(plain) is PLAIN
-    assert statements(plain._replace(sort_order="asc")) is PLAIN
-    assert statements(plain._replace(sort_order="desc")) is not PLAIN
+    assert statements(plain) is WHOLE_LIST
+    assert statements(plain._replace(sort_order="asc")) is WHOLE_LIST
+    assert statements(plain._replace(sort_order="desc")) is not WHOLE_LIST
 
 
 # What a plan that applies a filter says of it.

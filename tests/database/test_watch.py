@@ -13,7 +13,7 @@ from psycopg2.extensions import make_dsn
 
 from medmitra_cases.database.connection import Connection, connect
 from medmitra_cases.database.database import Database
-from medmitra_cases.database.watchdog import Watch
+from medmitra_cases.database.watchdog import Watchdog
 from medmitra_cases.telemetry import metrics
 from tests.support.factories import CasesDatabase, execute
 from tests.support.processes import wait_until
@@ -56,21 +56,21 @@ def test_it_waits_as_long_as_the_server_lets_queries_run(
     database: CasesDatabase, options: str, seconds: float
 ) -> None:
     url = make_dsn(database.service_dsn, **({"options": options} if options else {}))
-    with closing(Watch().watched(connect(url))) as connection:
-        assert connection.patience_seconds == pytest.approx(seconds)
+    with closing(Watchdog().watch(connect(url))) as connection:
+        assert connection.answer_timeout_seconds == pytest.approx(seconds)
 
 
 def test_it_ends_with_its_last_connection_and_begins_again(database: CasesDatabase) -> None:
     before = watches()
-    watch = Watch()
+    watchdog = Watchdog()
     assert watches() == before
     for _ in range(2):
-        connections = [watch.watched(connect(database.service_dsn)) for _ in range(3)]
+        connections = [watchdog.watch(connect(database.service_dsn)) for _ in range(3)]
         assert len(watches() - before) == 1
-        assert set(watch.connections()) == set(connections)
+        assert set(watchdog.connections()) == set(connections)
         for connection in connections:
             connection.close()
-        assert watch.connections() == []
+        assert watchdog.connections() == []
         wait_until(lambda: watches() <= before)
 
 
@@ -110,7 +110,7 @@ def test_it_begins_with_the_next_connection_if_it_could_not(
 
 def test_a_query_in_time_is_left_alone(database: CasesDatabase) -> None:
     url = make_dsn(database.service_dsn, options="-c statement_timeout=0")
-    with closing(Watch().watched(connect(url))) as connection:
+    with closing(Watchdog().watch(connect(url))) as connection:
         execute(connection, "SELECT pg_sleep(0.6)")  # longer than from one look to the next but one
         assert not connection.cut_off
         assert execute(connection, "SELECT 42") == [(42,)]
@@ -119,18 +119,18 @@ def test_a_query_in_time_is_left_alone(database: CasesDatabase) -> None:
 def test_a_server_that_falls_silent_right_after_the_login(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Connection, "patience_seconds", 0.1)
+    monkeypatch.setattr(Connection, "answer_timeout_seconds", 0.1)
     connection = connect(proxy.dsn)
     proxy.forwards.clear()
     with pytest.raises(psycopg2.OperationalError):
-        Watch().watched(connection)
+        Watchdog().watch(connection)
     assert connection.cut_off
     assert connection.closed
 
 
 def test_a_long_list_that_falls_silent(proxy: Proxy) -> None:
     url = make_dsn(proxy.dsn, options="-c statement_timeout=100")
-    with closing(Watch().watched(connect(url))) as connection:
+    with closing(Watchdog().watch(connect(url))) as connection:
         connection.autocommit = False
         with connection.cursor("numbers") as cursor:
             cursor.execute("SELECT generate_series(1, 100)")
@@ -160,5 +160,5 @@ def test_a_connection_that_is_lost_before_it_is_watched(database: CasesDatabase)
     assert opened() == connections + 1
     execute(database.owner, "SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
     with pytest.raises(psycopg2.OperationalError):
-        Watch().watched(connection)
+        Watchdog().watch(connection)
     assert opened() == connections

@@ -14,7 +14,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from tests.support.factories import CasesDatabase, execute
 from tests.support.paths import ROOT
-from tests.support.processes import PATIENCE_SECONDS, wait_until
+from tests.support.processes import TIMEOUT_SECONDS, wait_until
 from tests.support.programs import NOBODY, accepts, background, free_port, tool
 
 DEPLOY = ROOT / "deploy"
@@ -81,12 +81,12 @@ class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=PATIENCE_SECONDS)
+        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(PATIENCE_SECONDS)
+        self.sock.settimeout(TIMEOUT_SECONDS)
         self.sock.connect(str(self._path))
 
 

@@ -16,7 +16,7 @@ import pytest
 from medmitra_cases.testing.postgres import open_folder
 from tests.deploy.parts import adapted, call, get
 from tests.support.factories import DOCTOR, CasesDatabase, case, in_json
-from tests.support.processes import COMMAND, PATIENCE_SECONDS, Running, running_on, wait_until
+from tests.support.processes import COMMAND, TIMEOUT_SECONDS, Running, running_on, wait_until
 from tests.support.programs import accepts, background, free_port, tool
 
 pytestmark = pytest.mark.deploy
@@ -52,7 +52,7 @@ class Nginx:
 
     def connect(self, address: str = ADDRESS, receive_buffer: int = 0) -> ssl.SSLSocket:
         plain = socket.socket()
-        plain.settimeout(PATIENCE_SECONDS)
+        plain.settimeout(TIMEOUT_SECONDS)
         if receive_buffer:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         plain.bind((address, 0))

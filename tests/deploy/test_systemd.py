@@ -26,7 +26,7 @@ pytestmark = pytest.mark.deploy
 
 CORES = sorted(os.sched_getaffinity(0))[:2]
 UNITS = [f"medmitra-cases@{core}.service" for core in CORES]
-HIGHEST_EXPOSURE = 15  # tenths; without any hardening it is 96
+MAX_EXPOSURE = 15  # tenths; without any hardening it is 96
 
 # Becomes the first process of a machine with the image's files. It shares the network with this one, so that
 # the database is there; the kernel's settings are not its to change.
@@ -134,7 +134,7 @@ def test_systemd_finds_no_fault_with_the_units(machine: Machine) -> None:
 
 
 def test_little_is_exposed(machine: Machine) -> None:
-    machine.run(f"systemd-analyze security --offline=true --threshold={HIGHEST_EXPOSURE} {UNITS[0]}")
+    machine.run(f"systemd-analyze security --offline=true --threshold={MAX_EXPOSURE} {UNITS[0]}")
 
 
 def test_only_the_proxy_may_connect(machine: Machine) -> None:

@@ -129,7 +129,7 @@ def test_tokens_are_documented_where_they_are_asked_for() -> None:
 
 
 def test_what_pages_of_other_origins_may_read_is_documented() -> None:
-    assert {*cors.EXPOSED} <= {*GET["responses"]["200"]["headers"]}
+    assert {*cors.EXPOSED_HEADERS} <= {*GET["responses"]["200"]["headers"]}
 
 
 @pytest.fixture(scope="module")

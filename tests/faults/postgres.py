@@ -14,7 +14,7 @@ from psycopg2.extensions import make_dsn
 from medmitra_cases.embedded.postgres import embedded_postgres
 from medmitra_cases.testing.postgres import open_folder
 from tests.support.factories import DOCTOR, LAYOUTS, CasesDatabase, execute
-from tests.support.processes import PATIENCE_SECONDS, wait_until
+from tests.support.processes import TIMEOUT_SECONDS, wait_until
 from tests.support.programs import NOBODY
 
 CASES = 50
@@ -68,7 +68,7 @@ class Postgres:
             backends = [int(pid) for pid in children.read_text().split()]
         for pid in (*backends, self._process.pid):
             os.kill(pid, how)
-        self._process.wait(PATIENCE_SECONDS)
+        self._process.wait(TIMEOUT_SECONDS)
         # One that was just being made is not among those: whoever lives in the data's folder is one of them.
         wait_until(lambda: not any(_lives_in(self.data, process) for process in Path("/proc").glob("[0-9]*")))
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tests.faults.postgres import CASES, Postgres
 from tests.support.factories import DOCTOR
 from tests.support.load import Answer, Load, load
-from tests.support.processes import PATIENCE_SECONDS, Running, serve, wait_until
+from tests.support.processes import TIMEOUT_SECONDS, Running, serve, wait_until
 
 THREADS = 8
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
@@ -19,7 +19,7 @@ ASKED = f"/cases/all_cases?user_id={DOCTOR}"
 # How soon a request is answered, in seconds, whatever happens to the database: MEDMITRA_DATABASE_WAIT_SECONDS
 # and some; and the role's statement_timeout and some where Postgres takes a query and does not answer.
 GIVEN_UP_SECONDS = 3.5
-CUT_OFF_SECONDS = 7.5
+CLOSE_SECONDS = 7.5
 
 UNAVAILABLE, TIMED_OUT = "database unavailable", "query timed out"
 
@@ -31,7 +31,7 @@ def serving(dsn: str, **variables: str) -> AbstractContextManager[Running]:
 
 def clients(port: int, count: int = 8) -> AbstractContextManager[Load]:
     """Clients that ask for the doctor's cases all the time."""
-    return load(lambda: HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS), ASKED, count)
+    return load(lambda: HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS), ASKED, count)
 
 
 def at_once(server: Running, count: int = THREADS) -> list[Answer]:

@@ -11,7 +11,7 @@ from psycopg2.extensions import make_dsn
 from tests.faults.namespaces import Link
 from tests.faults.postgres import Postgres
 from tests.faults.service import (
-    CUT_OFF_SECONDS,
+    CLOSE_SECONDS,
     THREADS,
     TIMED_OUT,
     UNAVAILABLE,
@@ -58,7 +58,7 @@ def test_dead_while_nothing_is_asked(postgres: Postgres, distant: Link, server: 
     with distant.dead():
         for answer in at_once(server, 64):
             assert is_fault(answer, UNAVAILABLE)
-            assert answer.seconds <= CUT_OFF_SECONDS
+            assert answer.seconds <= CLOSE_SECONDS
     assert held(server, postgres) == before
 
 
@@ -72,5 +72,5 @@ def test_dead_while_an_answer_is_waited_for(postgres: Postgres, distant: Link, s
         with distant.dead():
             for answer in answers.result():
                 assert is_fault(answer, UNAVAILABLE, TIMED_OUT)
-                assert answer.seconds <= CUT_OFF_SECONDS
+                assert answer.seconds <= CLOSE_SECONDS
     assert held(server, postgres) == before

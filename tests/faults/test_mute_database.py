@@ -7,7 +7,7 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from tests.faults.postgres import Postgres, frozen
-from tests.faults.service import CUT_OFF_SECONDS, THREADS, TIMED_OUT, at_once, is_fault, resources, serving
+from tests.faults.service import CLOSE_SECONDS, THREADS, TIMED_OUT, at_once, is_fault, resources, serving
 
 pytestmark = pytest.mark.faults
 
@@ -29,7 +29,7 @@ def test_no_thread_and_no_connection_is_lost(
         with fault(postgres):
             for answer in at_once(server):
                 assert is_fault(answer, TIMED_OUT)
-                assert answer.seconds < CUT_OFF_SECONDS / 2
+                assert answer.seconds < CLOSE_SECONDS / 2
         assert resources(server, postgres) == before
 
 
@@ -41,5 +41,5 @@ def test_the_timeouts_that_hold_by_themselves(postgres: Postgres) -> None:
         assert all(is_fault(answer, TIMED_OUT) for answer in answers)
         seconds = sorted(answer.seconds for answer in answers)
         assert seconds[THREADS // 2 - 1] <= CANCELLED_SECONDS
-        assert seconds[-1] <= CUT_OFF_SECONDS
+        assert seconds[-1] <= CLOSE_SECONDS
         assert resources(server, postgres) == before

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import pytest
 
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute
-from tests.support.processes import PATIENCE_SECONDS, Running, serve, wait_until
+from tests.support.processes import TIMEOUT_SECONDS, Running, serve, wait_until
 
 # The table's layout has no say in any of this.
 pytestmark = [
@@ -151,7 +151,7 @@ def test_clients_that_never_pause_do_not_keep_others_waiting(server: Running) ->
         assert server.get(ASKED)[0].status == 200
         assert max(answered) < heap
         for client in clients:
-            client.result(PATIENCE_SECONDS)
+            client.result(TIMEOUT_SECONDS)
     assert answered == [heap, heap]
 
 
@@ -243,9 +243,7 @@ class TestLongLists:
         assert "Client disconnected while serving" in server.printed
 
     def test_the_database_fails_half_way(self, server: Running, database: CasesDatabase) -> None:
-        with closing(
-            http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE_SECONDS)
-        ) as client:
+        with closing(http.client.HTTPConnection(server.host, server.port, timeout=TIMEOUT_SECONDS)) as client:
             client.request("GET", ASKED)
             response = client.getresponse()
             assert response.status == 200

@@ -15,7 +15,7 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute
-from tests.support.processes import COMMAND, PATIENCE_SECONDS, Running, running_on, serve, wait_until
+from tests.support.processes import COMMAND, TIMEOUT_SECONDS, Running, running_on, serve, wait_until
 
 # The table's layout has no say in any of this.
 pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
@@ -34,7 +34,7 @@ BAD_REQUESTS = f'medmitra_http_request_seconds_count{{route="{URL}",status="400"
 
 @pytest.fixture
 def server(database: CasesDatabase) -> Iterator[Running]:
-    """The service with two threads, and with patience for a query that takes long."""
+    """The service with two threads, and time for a query that takes long."""
     with serve(patient(database), MEDMITRA_THREADS="2", **ADMIN) as server:
         yield server
 
@@ -61,7 +61,7 @@ def refuses(server: Running) -> bool:
 def ask_slowly(server: Running, target: str = ASKED) -> socket.socket:
     """Ask, and wait for the answer without taking it."""
     connection = socket.socket()
-    connection.settimeout(PATIENCE_SECONDS)
+    connection.settimeout(TIMEOUT_SECONDS)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
     connection.connect((server.host, server.port))
     connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nX-Request-ID: slow\r\n\r\n".encode())

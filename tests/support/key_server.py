@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
 
-from tests.support.processes import PATIENCE_SECONDS
+from tests.support.processes import TIMEOUT_SECONDS
 
 
 class Answer(NamedTuple):
@@ -72,7 +72,7 @@ class KeyServer:
     def wait_for_fetches(self, count: int) -> None:
         """Wait until it has been asked so often."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self.fetches >= count, PATIENCE_SECONDS)
+            assert self._changed.wait_for(lambda: self.fetches >= count, TIMEOUT_SECONDS)
 
     def close(self) -> None:
         """Stop, and give the port back."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from tests.support.processes import PATIENCE_SECONDS
+from tests.support.processes import TIMEOUT_SECONDS
 
 # Makes a connection of its own for each client.
 Connect = Callable[[], http.client.HTTPConnection]
@@ -45,7 +45,7 @@ class Load:
         """Ask no more, and wait for the last answers."""
         self._enough.set()
         for thread in self._threads:
-            thread.join(2 * PATIENCE_SECONDS)
+            thread.join(2 * TIMEOUT_SECONDS)
 
     @property
     def failed(self) -> list[Answer]:
@@ -60,7 +60,7 @@ class Load:
     def wait_for(self, count: int) -> None:
         """Wait for so many more answers."""
         enough = len(self.answers) + count
-        give_up_at = time.monotonic() + 2 * PATIENCE_SECONDS
+        give_up_at = time.monotonic() + 2 * TIMEOUT_SECONDS
         while len(self.answers) < enough:
             assert time.monotonic() < give_up_at
             self._enough.wait(0.01)

@@ -17,7 +17,7 @@ class Plan(NamedTuple):
 
     Attributes:
         page: The nodes that give the cases.
-        beside: The nodes that give what goes with them: the place, and the facts of a page.
+        beside: The nodes that give what goes with them: the cursor case, and the page info.
     """
 
     page: list[dict[str, Any]]

@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 import pytest
 
 COMMAND = Path(sys.executable).with_name("medmitra-cases")
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 
 
 def wait_until(holds: Callable[[], object]) -> None:
     """Wait for a condition that is soon to hold."""
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    give_up_at = time.monotonic() + TIMEOUT_SECONDS
     while not holds():
         assert time.monotonic() < give_up_at
         # It is about other processes, which tell nobody: so look again, but leave them the core meanwhile.
@@ -52,7 +52,7 @@ def run_program(
     command: Sequence[str | Path], variables: dict[str, str], **how: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run any program to its end, in the environment of the command; ``how`` is ``subprocess.run``'s."""
-    defaults = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": PATIENCE_SECONDS}
+    defaults = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": TIMEOUT_SECONDS}
     return subprocess.run(
         command, env=environment(**variables), text=True, check=False, **{**defaults, **how}
     )
@@ -84,7 +84,7 @@ class Running:
     def ask_admin(self, target: str) -> tuple[int, str]:
         """Send the admin listener a request; returns the status and the body."""
         with closing(
-            http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=PATIENCE_SECONDS)
+            http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=TIMEOUT_SECONDS)
         ) as connection:
             connection.request("GET", target)
             response = connection.getresponse()
@@ -113,7 +113,7 @@ class Running:
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Wait until it has printed this."""
         with self._changed:
-            self._changed.wait_for(lambda: re.search(pattern, self.printed) or self._ended, PATIENCE_SECONDS)
+            self._changed.wait_for(lambda: re.search(pattern, self.printed) or self._ended, TIMEOUT_SECONDS)
             found = re.search(pattern, self.printed)
         if found is None:
             raise AssertionError(f"{self.process.poll()}: {self.printed}")
@@ -121,9 +121,7 @@ class Running:
 
     def get(self, target: str, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
         """Send one request; returns the answer and its body."""
-        with closing(
-            http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_SECONDS)
-        ) as connection:
+        with closing(http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_SECONDS)) as connection:
             connection.request(method, target, headers=headers)
             response = connection.getresponse()
             return response, response.read()
@@ -131,9 +129,9 @@ class Running:
     def connect(self) -> socket.socket:
         """Open a connection to where it listens."""
         if self.host:
-            return socket.create_connection((self.host, self.port), PATIENCE_SECONDS)
+            return socket.create_connection((self.host, self.port), TIMEOUT_SECONDS)
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(PATIENCE_SECONDS)
+        connection.settimeout(TIMEOUT_SECONDS)
         connection.connect(self.unix_socket)
         return connection
 
@@ -153,8 +151,8 @@ class Running:
 
     def wait_for_its_end(self) -> int:
         """Wait until it has ended and all that it printed has been read; returns the exit status."""
-        status = self.process.wait(PATIENCE_SECONDS)
-        self._reader.join(PATIENCE_SECONDS)
+        status = self.process.wait(TIMEOUT_SECONDS)
+        self._reader.join(TIMEOUT_SECONDS)
         return status
 
 
@@ -203,17 +201,17 @@ def _running(command: Sequence[str | Path], variables: dict[str, str], **how: An
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """Stop a process for the length of the block, but no longer than a test has patience for."""
+    """Stop a process for the length of the block, but no longer than a test waits."""
     try:
         os.kill(pid, signal.SIGSTOP)
     except (ProcessLookupError, PermissionError):
         pytest.skip("the server's processes are not ours to stop")
-    patience = threading.Timer(PATIENCE_SECONDS, os.kill, (pid, signal.SIGCONT))
-    patience.start()
+    limit = threading.Timer(TIMEOUT_SECONDS, os.kill, (pid, signal.SIGCONT))
+    limit.start()
     try:
         yield
     finally:
-        patience.cancel()
+        limit.cancel()
         os.kill(pid, signal.SIGCONT)
 
 

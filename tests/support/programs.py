@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import PATIENCE_SECONDS, wait_until
+from tests.support.processes import TIMEOUT_SECONDS, wait_until
 
 # In front of a command: Postgres and PgBouncer refuse to run as root.
 NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--") if os.geteuid() == 0 else ()
@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 def accepts(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS):
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS):
         return True
     return False
 
@@ -53,4 +53,4 @@ def background(
             yield process
         finally:
             process.send_signal(end)
-            process.wait(PATIENCE_SECONDS)
+            process.wait(TIMEOUT_SECONDS)

@@ -6,7 +6,7 @@ import threading
 
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from tests.support.processes import PATIENCE_SECONDS
+from tests.support.processes import TIMEOUT_SECONDS
 
 
 class Proxy:
@@ -58,13 +58,13 @@ class Proxy:
             thread.start()
 
     def _serve(self, client: socket.socket) -> None:
-        self.forwards.wait(PATIENCE_SECONDS)
+        self.forwards.wait(TIMEOUT_SECONDS)
         with client, self._connect() as server:
             other = {client: server, server: client}
             try:
                 while True:
                     for readable in select.select(other, [], [])[0]:
-                        patient = self.forwards.wait(PATIENCE_SECONDS)
+                        patient = self.forwards.wait(TIMEOUT_SECONDS)
                         received = readable.recv(65_536)
                         if not (patient and received):
                             return

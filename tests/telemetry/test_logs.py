@@ -16,7 +16,7 @@ from medmitra_cases.telemetry import request_id
 from medmitra_cases.telemetry.handler import LineHandler
 from medmitra_cases.telemetry.logs import JsonFormatter, TextFormatter
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute
-from tests.support.processes import PATIENCE_SECONDS, Running, run, running, serve, wait_until
+from tests.support.processes import TIMEOUT_SECONDS, Running, run, running, serve, wait_until
 
 # The table's layout has no say in any of this.
 pytestmark = [
@@ -290,9 +290,7 @@ def test_nothing_of_patients(server: Running, database: CasesDatabase) -> None:
 
 
 def test_a_connection_that_is_kept_has_a_name_for_each_request(server: Running) -> None:
-    with closing(
-        http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE_SECONDS)
-    ) as connection:
+    with closing(http.client.HTTPConnection(server.host, server.port, timeout=TIMEOUT_SECONDS)) as connection:
         names = []
         for _ in range(3):
             connection.request("GET", ASKED.replace(DOCTOR, OTHER))
@@ -338,7 +336,7 @@ def test_what_cannot_be_logged_stops_nobody(capsys: pytest.CaptureFixture[str]) 
 def test_who_logs_too_much_waits_until_it_is_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("medmitra_cases.telemetry.handler.MOST_WAITING", 0)
+    monkeypatch.setattr("medmitra_cases.telemetry.handler.MAX_QUEUED_LINES", 0)
     handler = LineHandler()
     handler.setFormatter(TextFormatter())
     for number in range(20):
@@ -348,7 +346,7 @@ def test_who_logs_too_much_waits_until_it_is_written(
 
 
 def test_a_line_of_json() -> None:
-    request_id.begin("night-shift")
+    request_id.start("night-shift")
     found = json.loads(JsonFormatter().format(record("%d clients", 3)))
     assert found == {
         "time": found["time"],

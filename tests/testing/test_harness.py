@@ -30,7 +30,7 @@ from tests.support.factories import DOCTOR, KEYS, execute
 from tests.support.paths import README
 from tests.support.processes import (
     COMMAND,
-    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     environment,
     processes_below,
     run,
@@ -46,7 +46,7 @@ DASHBOARD, CONFTEST, *_ = re.findall(r"^```python\n(.+?)^```$", IN_YOUR_TESTS, r
 
 def cases_of(medmitra: Harness, user_id: str = DOCTOR, **headers: str) -> Any:
     answer = requests.get(
-        medmitra.url("/cases/all_cases", user_id=user_id), headers=headers, timeout=PATIENCE_SECONDS
+        medmitra.url("/cases/all_cases", user_id=user_id), headers=headers, timeout=TIMEOUT_SECONDS
     )
     assert answer.status_code == 200, answer.text
     return answer.json()["cases"]
@@ -61,7 +61,7 @@ def pytest_run(
     plugins = ("-p", "no:cacheprovider", "-p", "no:schemathesis")  # the latter takes a second to load
     command = (sys.executable, "-m", "pytest", "-W", "error", *plugins, *arguments)
     named = {TEST_DATABASE_URL: server_dsn}
-    return run_program(command, named, cwd=folder, timeout=4 * PATIENCE_SECONDS)
+    return run_program(command, named, cwd=folder, timeout=4 * TIMEOUT_SECONDS)
 
 
 def run_script(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -519,12 +519,12 @@ class TestTheCommand:
             assert ready.keys() == {"url", "database_url"}
             added = said(process, b'{"add_case": {"user_id": "%s"}}\n' % DOCTOR.encode())["result"]
             url = f"{ready['url']}/cases/all_cases?user_id={DOCTOR}"
-            assert requests.get(url, timeout=PATIENCE_SECONDS).json() == {"cases": [added]}
+            assert requests.get(url, timeout=TIMEOUT_SECONDS).json() == {"cases": [added]}
             assert said(process, b'{"clear": {}}\n') == {"result": None}
-            assert requests.get(url, timeout=PATIENCE_SECONDS).json() == {"cases": []}
+            assert requests.get(url, timeout=TIMEOUT_SECONDS).json() == {"cases": []}
             assert process.stdin is not None
             process.stdin.close()
-            assert process.wait(PATIENCE_SECONDS) == 0
+            assert process.wait(TIMEOUT_SECONDS) == 0
         assert not processes_below(folder)
         assert not list(folder.iterdir())
 
@@ -564,7 +564,7 @@ class TestTheCommand:
         with command(tmp_path, MEDMITRA_TEST_DATABASE_URL=server_dsn) as process:
             said(process)
             process.send_signal(number)
-            assert process.wait(PATIENCE_SECONDS) == 0
+            assert process.wait(TIMEOUT_SECONDS) == 0
             assert process.stderr is not None
             assert b"Error" not in process.stderr.read()
 
@@ -585,4 +585,4 @@ class TestTheCommand:
             process.stdout.close()
             process.stdin.write(b'{"clear": {}}\n')
             process.stdin.flush()
-            assert process.wait(PATIENCE_SECONDS) == 0
+            assert process.wait(TIMEOUT_SECONDS) == 0

@@ -21,7 +21,7 @@ from medmitra_cases.responses import cases
 from medmitra_cases.settings.settings import Settings
 from medmitra_cases.web import audit
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute, settings
-from tests.support.processes import PATIENCE_SECONDS, Running, serve
+from tests.support.processes import TIMEOUT_SECONDS, Running, serve
 
 # The table's layout has no say in any of this.
 pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
@@ -234,7 +234,7 @@ def test_nobody_else_names_the_client(database: CasesDatabase) -> None:
         serve(database.service_dsn) as server,
         closing(
             http.client.HTTPConnection(
-                server.host, server.port, PATIENCE_SECONDS, source_address=("127.0.0.2", 0)
+                server.host, server.port, TIMEOUT_SECONDS, source_address=("127.0.0.2", 0)
             )
         ) as connection,
     ):
@@ -291,7 +291,7 @@ def test_a_request_that_was_cut_off_is_written_once(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fetch_in_the_end(*args: Any, **kwargs: Any) -> Any:
-        audit.cut_off()
+        audit.write_unfinished()
         return fetch_cases(*args, **kwargs)
 
     monkeypatch.setattr(cases, "fetch_cases", fetch_in_the_end)

@@ -126,7 +126,7 @@ def test_query_timed_out(database: CasesDatabase, caplog: pytest.LogCaptureFixtu
 def test_a_request_that_waited_too_long_for_a_thread(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    came_at = time.monotonic() - blueprint.LONGEST_QUEUE_SECONDS
+    came_at = time.monotonic() - blueprint.MAX_QUEUE_SECONDS
     assert client.get(ASKED, environ_overrides={ARRIVED_AT: came_at + 5}).status_code == 200
     response = client.get(ASKED, environ_overrides={ARRIVED_AT: came_at - 0.1})
     assert_fault(response, "overloaded", caplog)
