@@ -33,7 +33,8 @@ def main(quick: bool) -> None:
     report = Report()
     try:
         provide_tools()
-        with exit_on_signals(), postgres() as owner_dsn:
+        exit_on_signals()
+        with postgres() as owner_dsn:
             results = _run(report, QUICK if quick else FULL, owner_dsn)
     except (BenchmarkError, MedmitraCasesError) as error:
         raise click.ClickException(str(error)) from error

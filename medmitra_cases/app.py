@@ -1,4 +1,4 @@
-"""Wires the parts into a Flask application."""
+"""Wires the wings into a Flask application."""
 
 import logging
 import os
@@ -11,37 +11,35 @@ from medmitra_cases.database import Database
 from medmitra_cases.settings import Settings
 from medmitra_cases.web import Application, cors, error_handlers, headers
 
-DATABASE = "medmitra_cases.database"
-
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: Settings | None = None, *, database: Database | None = None) -> Flask:
     """Make the WSGI application. It opens no connection before the first request needs one.
 
     Args:
-        settings: The settings; read from the process's environment when left out.
+        settings: The settings; None reads them from the environment of the process.
+        database: The database, to be closed by the caller; None makes one that lives as long as the process.
 
     Returns:
-        The application; its ``Database`` is ``app.extensions[DATABASE]``.
+        The application.
 
     Raises:
-        SettingsError: The environment's settings are wrong.
+        SettingsError: The settings in the environment are wrong.
     """
     if settings is None:
         settings = Settings.from_environ(os.environ)
+    if database is None:
+        database = Database(settings.database_url, wait_seconds=settings.database_wait_seconds)
     app = Application("medmitra_cases", static_folder=None)
     # A path with doubled slashes is unknown (404), not redirected to the known one.
     app.url_map.merge_slashes = False
 
-    database = Database(settings.database_url, wait_seconds=settings.database_wait_seconds)
-    app.extensions[DATABASE] = database
-
     verifier = create_verifier(settings)
     if verifier is None:
         _log.warning(
-            "no tokens are asked for (MEDMITRA_JWT_SECRET, MEDMITRA_JWKS_URL):"
-            " anyone who reaches this service can read any doctor's cases by naming the user_id"
+            "no tokens are required (neither MEDMITRA_JWT_SECRET nor MEDMITRA_JWKS_URL is set):"
+            " every client that reaches this service can read the cases of any doctor whose user_id it sends"
         )
 
     app.register_blueprint(blueprint.create_blueprint(database, verifier, row_versions=settings.row_versions))

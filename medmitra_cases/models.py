@@ -1,31 +1,19 @@
-"""What the layers hand each other: what a request asks for, and what a list of cases is made of."""
+"""The values that the layers pass to each other: a request's query, and a list of cases."""
 
 from datetime import datetime
 from typing import Any, NamedTuple
 
 SORT_COLUMNS = ("created_at", "updated_at", "patient_name", "patient_age", "status")
 MAX_LIMIT = 1_000
-# Cases on a page where only its number is given.
+# Cases on a page if the request gives only its number.
 DEFAULT_LIMIT = 10
 
 
 class CaseQuery(NamedTuple):
-    """What a request asks for. All but ``user_id`` is None, or its default, where the request says nothing.
+    """The query of a request. ``CaseQuerySchema`` says what each parameter means.
 
-    Attributes:
-        user_id: The doctor's UUID, in small letters.
-        status: Exactly this status.
-        gender: Exactly this gender.
-        search: This text in the patient's name, the summary or the case's id, in capital or small letters.
-        min_age: This age or older, in years.
-        max_age: This age or younger, in years.
-        start_date: Created then or later.
-        end_date: Created then or earlier.
-        sort_by: One of ``SORT_COLUMNS``; None is insertion order.
-        sort_order: ``asc`` or ``desc``.
-        limit: The cases on a page; None is no pages.
-        page: The page's number, from 1.
-        after: The case_id of the case to go on after.
+    Without ``sort_by`` the order is insertion order. Without ``limit`` there are no pages. ``after`` is the
+    case_id of the cursor case: the list begins after it.
     """
 
     user_id: str
@@ -44,17 +32,17 @@ class CaseQuery(NamedTuple):
 
     @property
     def is_whole_list(self) -> bool:
-        """Whether it asks for all cases of the doctor, as the published contract has it."""
+        """Whether the query is the one that the published contract has: all cases of the doctor."""
         return self[1:] == _WHOLE_LIST[1:]
 
     @property
     def is_page(self) -> bool:
-        """Whether it asks for a page of a list."""
+        """Whether the query asks for one page of a list."""
         return self.limit is not None
 
     @property
     def skip(self) -> int:
-        """How many cases are on the pages before."""
+        """The number of cases on the pages before this one."""
         return 0 if self.limit is None else (self.page - 1) * self.limit
 
 
@@ -62,9 +50,10 @@ _WHOLE_LIST = CaseQuery("")
 
 
 class Cases(NamedTuple):
-    """Some cases, and for each of their columns the type of all its values that are not None.
+    """Rows of cases, and the type of each column's values, None apart.
 
-    Times are as Postgres writes them, in UTC without an offset. After a case's nine columns may be others.
+    Times are text as Postgres writes it, in UTC without an offset. A row may have more columns after the nine
+    of a case.
     """
 
     rows: list[tuple[Any, ...]]
@@ -72,15 +61,15 @@ class Cases(NamedTuple):
 
 
 class PageInfo(NamedTuple):
-    """What a page says of the list that it is of.
+    """The facts about a list that a page of it reports.
 
     Attributes:
-        total: How many cases match. In insertion order also those before the case to go on after.
-        has_next: Whether there is a page after it.
-        has_previous: Whether, in insertion order, the case to go on after, or one before it, matches.
-        previous_after: Then, after which case the page before begins; None if that is the first page.
-        shown: How many cases are on it.
-        next_after: In insertion order, the last of them, if the page is full: after it the next page begins.
+        total: The number of cases that match. In insertion order this includes those before the cursor.
+        has_next: Whether a page follows.
+        has_previous: Whether, in insertion order, the cursor case or one before it matches.
+        previous_after: The cursor of the previous page; None if that is the first page.
+        shown: The number of cases on this page.
+        next_after: The cursor of the next page: in insertion order, the last case of a full page.
     """
 
     total: int
@@ -92,12 +81,12 @@ class PageInfo(NamedTuple):
 
 
 class Version(NamedTuple):
-    """What changes whenever the answer to a query does.
+    """A value that changes whenever the response to a query changes.
 
     Attributes:
-        rows: A hash of the versions of exactly the rows in the answer; None if it was not wanted.
-        definition: A hash of what ``medmitra.cases`` is; None if that was not wanted.
-        page_info: What goes with a page; None with a list that is none.
+        rows: A hash of the versions of exactly the rows in the response; None if it was not requested.
+        definition: A hash of the definition of ``medmitra.cases``; None if it was not requested.
+        page_info: The page's facts; None if the query asks for no page.
     """
 
     rows: int | None

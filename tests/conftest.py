@@ -1,6 +1,7 @@
 """A real Postgres for the whole run, with the service's two table layouts, emptied before every test."""
 
 import logging
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +14,8 @@ from flask.testing import FlaskClient
 from playwright.sync_api import Browser
 
 from medmitra_cases import create_app
-from medmitra_cases.app import DATABASE
+from medmitra_cases.database import Database
+from medmitra_cases.server.signals import END_SIGNALS
 from medmitra_cases.testing import Harness
 from medmitra_cases.testing.postgres import make_roles, new_database, open_folder
 from tests.support.chromium import chromium
@@ -71,11 +73,16 @@ def database(layout_database: CasesDatabase) -> CasesDatabase:
 
 
 @pytest.fixture
-def app(database: CasesDatabase) -> Iterator[Flask]:
-    """The service on that database, logged in as its own role."""
-    app = create_app(settings(database.service_dsn))
-    yield app
-    app.extensions[DATABASE].close()
+def service_database(database: CasesDatabase) -> Iterator[Database]:
+    """The service's connections to that database, logged in as its own role."""
+    with closing(Database(database.service_dsn, wait_seconds=3)) as connections:
+        yield connections
+
+
+@pytest.fixture
+def app(database: CasesDatabase, service_database: Database) -> Flask:
+    """The service on that database."""
+    return create_app(settings(database.service_dsn), database=service_database)
 
 
 @pytest.fixture
@@ -89,6 +96,15 @@ def client_without_database() -> FlaskClient:
     """A service whose database does not exist: whatever asks it gets a 500."""
     app = create_app(settings("postgresql://127.0.0.1:1/nowhere", MEDMITRA_DATABASE_WAIT_SECONDS="0"))
     return app.test_client()
+
+
+@pytest.fixture
+def original_handlers() -> Iterator[None]:
+    """The handlers of the signals are afterwards what they were before."""
+    before = {number: signal.getsignal(number) for number in END_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

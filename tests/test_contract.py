@@ -10,8 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases import create_app
-from medmitra_cases.app import DATABASE
 from tests.support import factories
 from tests.support.factories import DOCTOR, KEYS, UTC, CasesDatabase, case, in_json
 from tests.support.paths import PUBLISHED
@@ -99,9 +97,8 @@ def test_times_are_utc_whatever_the_sessions_zone(
     database: CasesDatabase, zone: str, stored: str, answered: str
 ) -> None:
     database.add(case(created_at=stored, updated_at=stored))
-    app = create_app(factories.settings(make_dsn(database.service_dsn, options=f"-c TimeZone={zone}")))
-    (found,) = get(app.test_client())
-    app.extensions[DATABASE].close()
+    with factories.client_on(make_dsn(database.service_dsn, options=f"-c TimeZone={zone}")) as client:
+        (found,) = get(client)
     assert (found["created_at"], found["updated_at"]) == (answered, answered)
 
 

@@ -55,4 +55,4 @@ def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> 
 
 if __name__ == "__main__":
     sockets = bound_sockets(SETTINGS.listen, reuse_port=False)
-    Server(application, SETTINGS, sockets, shared=False).run(print)
+    Server(application, SETTINGS, sockets, shared=False, route_of=lambda path: path).run(print)

@@ -3,10 +3,10 @@
 import os
 
 from medmitra_cases.dao import statements
-from medmitra_cases.server import service
+from medmitra_cases.server import serve
 from medmitra_cases.settings.settings import Settings
 
 statements.WHOLE_LIST = statements.WHOLE_LIST._replace(read=statements.SELECT_CASES)
 
 if __name__ == "__main__":
-    service.serve(Settings.from_environ(os.environ), print)
+    serve(Settings.from_environ(os.environ), print)

@@ -1,4 +1,4 @@
-"""Bearer tokens: JSON Web Tokens (RFC 7519) that say which doctor is asking."""
+"""Bearer tokens: JSON Web Tokens (RFC 7519) whose subject is the doctor who asks."""
 
 import base64
 import time
@@ -8,13 +8,13 @@ import jwt
 
 from medmitra_cases.auth.jwks import JwksClient
 from medmitra_cases.errors import SettingsError, TokenInvalid, TokenMissing
-from medmitra_cases.schemas import CANONICAL_UUID
+from medmitra_cases.schemas import canonical_uuid
 from medmitra_cases.settings import Settings
 
-# Bytes. Those of Supabase have some 800; a longer one is not worth parsing.
+# Bytes. A token of Supabase has some 800; a longer one than this is not parsed.
 MAX_TOKEN_BYTES = 8_192
 
-# Seconds that the issuer's clock and ours may differ.
+# Seconds by which the clock of the issuer may differ from ours.
 LEEWAY_SECONDS = 30
 
 _MALFORMED = "the token is malformed"
@@ -32,16 +32,16 @@ _REASONS: dict[type[jwt.PyJWTError], str] = {
 
 
 class Verifier:
-    """Tells whose token a request carries."""
+    """Verifies the token of a request, and returns the doctor it was issued to."""
 
     def __init__(self, find_key: Callable[[str], jwt.PyJWK], *, audience: str, issuer: str | None) -> None:
-        """Keep what tokens are held against.
+        """Keep the keys and the required claims.
 
         Args:
-            find_key: Returns the key that a token must be signed with, bound to its one algorithm; raises
-                TokenInvalid, KeysUnavailable or what PyJWT raises if there is none.
-            audience: What ``aud`` must be or contain.
-            issuer: What ``iss`` must be; None if that does not matter.
+            find_key: Returns the key for a token, bound to its one algorithm. Raises TokenInvalid,
+                KeysUnavailable or an error of PyJWT if there is none.
+            audience: The value that ``aud`` must be or contain.
+            issuer: The value that ``iss`` must be; None if any issuer is accepted.
         """
         self._find_key = find_key
         self._audience = audience
@@ -59,8 +59,8 @@ class Verifier:
 
         Raises:
             TokenMissing: There is no bearer token.
-            TokenInvalid: The token does not hold; the error says which check failed.
-            KeysUnavailable: There is no telling, as the issuer's keys cannot be fetched.
+            TokenInvalid: The token is invalid; the message says which check failed.
+            KeysUnavailable: The keys of the issuer cannot be fetched.
         """
         token = _bearer_token(authorization)
         try:
@@ -76,20 +76,20 @@ class Verifier:
             raise TokenInvalid(f"the token lacks a claim ({error.claim})") from None
         except jwt.PyJWTError as error:
             raise TokenInvalid(_REASONS.get(type(error), _MALFORMED)) from None
-        subject: str = claims["sub"]
-        if not CANONICAL_UUID.match(subject):
+        subject = canonical_uuid(claims["sub"])
+        if subject is None:
             raise TokenInvalid(_NOT_A_UUID)
-        return subject.lower()
+        return subject
 
 
 def create_verifier(settings: Settings) -> Verifier | None:
-    """Make the verifier that the settings ask for.
+    """Make the verifier for the settings.
 
     Args:
         settings: ``jwt_…`` and ``jwks_url`` are used.
 
     Returns:
-        The verifier; None if they name no keys, so that there are no tokens.
+        The verifier; None if the settings have no keys, so that no tokens are required.
     """
     if settings.jwt_secret is not None:
         secret = _shared_key(settings.jwt_secret)
@@ -107,8 +107,8 @@ def mint_token(settings: Settings, user_id: str, *, minutes: int) -> str:
 
     Args:
         settings: ``jwt_…`` are used.
-        user_id: The UUID of the doctor it is for.
-        minutes: How long it is good.
+        user_id: The UUID of the doctor.
+        minutes: Minutes until the token expires.
 
     Returns:
         The token.
@@ -119,7 +119,7 @@ def mint_token(settings: Settings, user_id: str, *, minutes: int) -> str:
     if settings.jwt_secret is None:
         raise SettingsError(
             "MEDMITRA_JWT_SECRET is not set"
-            + settings.needs_tokens * ": only the issuer has the keys that MEDMITRA_JWKS_URL is about"
+            + settings.needs_tokens * ": only the issuer has the private keys for MEDMITRA_JWKS_URL"
         )
     now = int(time.time())
     claims = {"sub": user_id, "aud": settings.jwt_audience, "iat": now, "exp": now + 60 * minutes}

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.dao import PROBE_QUERY, SELECT_CASES, SELECT_VERSION, values
+from medmitra_cases.dao import SELECT_CASES, SELECT_VERSION, probe_query
 
 # With every other way switched off, the plan shows whether an index allows the way we want. The planner's own
 # choice says less: it never uses an index on an empty table.
@@ -31,7 +31,7 @@ def reads_in_index_order(connection: Connection) -> bool:
         # One string is one transaction, after which the settings are as before.
         cursor.execute(
             f"{_ONLY_INDEX_SCANS}; EXPLAIN (FORMAT JSON) {SELECT_CASES}",
-            _probe_parameters(row_versions=False),
+            probe_query(row_versions=False).parameters(),
         )
         nodes = list(_nodes(cursor.fetchall()[0][0][0]["Plan"]))
     return any("Index Cond" in node for node in nodes) and not any(
@@ -53,7 +53,7 @@ def has_row_versions(connection: Connection) -> bool:
     """
     try:
         with connection.cursor() as cursor:
-            cursor.execute(f"EXPLAIN {SELECT_VERSION}", _probe_parameters(row_versions=True))
+            cursor.execute(f"EXPLAIN {SELECT_VERSION}", probe_query(row_versions=True).parameters())
     except (psycopg2.ProgrammingError, psycopg2.NotSupportedError):  # no such column, function or right
         return False
     return True
@@ -74,10 +74,6 @@ def filters_by_doctor(connection: Connection) -> bool:
     with connection.cursor() as cursor:
         cursor.execute("EXPLAIN (FORMAT JSON) SELECT FROM medmitra.cases")
         return "medmitra.user_id" in str(cursor.fetchall()[0][0])
-
-
-def _probe_parameters(*, row_versions: bool) -> dict[str, Any]:
-    return values(PROBE_QUERY, PROBE_QUERY.user_id, most=None, row_versions=row_versions)
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -10,7 +11,7 @@ import psycopg2
 
 from medmitra_cases.cli.help import Command
 from medmitra_cases.errors import MedmitraCasesError
-from medmitra_cases.server import die_on_ctrl_c
+from medmitra_cases.server import handle_signals
 
 
 class CommandGroup(Command, click.Group):
@@ -36,8 +37,9 @@ class CommandGroup(Command, click.Group):
         # https://no-color.org; None is for colours on terminals.
         color = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
         try:
-            with die_on_ctrl_c():
-                status = super().main(*args, **{**extra, "color": color, "standalone_mode": False})
+            # Ctrl-C kills the process: Python would not notice it while libpq waits for a server.
+            handle_signals(signal.SIG_DFL, signal.SIGINT)
+            status = super().main(*args, **{**extra, "color": color, "standalone_mode": False})
         except (click.ClickException, MedmitraCasesError, psycopg2.Error, OSError) as error:
             click.echo(f"{click.style('Error:', fg='red')} {_in_one_line(error)}", err=True, color=color)
             sys.exit(getattr(error, "exit_code", 1))

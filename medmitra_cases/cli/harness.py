@@ -14,8 +14,8 @@ from medmitra_cases.auth import mint_token
 from medmitra_cases.cli.help import Command
 from medmitra_cases.cli.options import listen_option
 from medmitra_cases.database import connect, execute_file
-from medmitra_cases.schemas import CANONICAL_UUID, UUID_RULE
-from medmitra_cases.server import exit_on_signals, service
+from medmitra_cases.schemas import UUID_RULE, canonical_uuid
+from medmitra_cases.server import exit_on_signals, serve
 from medmitra_cases.settings import Settings
 from medmitra_cases.testing.case_editor import CaseEditor, Refused
 from medmitra_cases.testing.json_lines import run_commands, say
@@ -68,13 +68,14 @@ def harness(listen: str) -> None:
     environ["MEDMITRA_LISTEN"] = listen
     # Mistakes show before Postgres starts.
     Settings.from_environ({**environ, "DATABASE_URL": "dbname=postgres"})
-    with exit_on_signals(), _empty_database() as (owner_dsn, owner_uri, service_dsn):
+    exit_on_signals()
+    with _empty_database() as (owner_dsn, owner_uri, service_dsn):
         settings = Settings.from_environ({**environ, "DATABASE_URL": service_dsn})
         with (
             closing(CaseEditor(partial(_connect_as, owner_dsn))) as editor,
             suppress(SystemExit),  # clients that were cut off do not count: their test is over
         ):
-            service.serve(settings, partial(_begin, owner_uri, _commands(editor, settings)))
+            serve(settings, partial(_begin, owner_uri, _commands(editor, settings)))
 
 
 @contextmanager
@@ -110,7 +111,7 @@ def _commands(editor: CaseEditor, settings: Settings) -> Mapping[str, Callable[.
 
 
 def _token(settings: Settings, /, user_id: str, minutes: int = 60) -> str:
-    if not (isinstance(user_id, str) and CANONICAL_UUID.fullmatch(user_id)):
+    if not (isinstance(user_id, str) and canonical_uuid(user_id)):
         raise Refused(f"user_id {UUID_RULE}")
     if not isinstance(minutes, int):
         raise Refused("minutes must be an integer")

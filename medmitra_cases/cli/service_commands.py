@@ -17,7 +17,8 @@ from medmitra_cases.cli.sample import insert_published_cases
 from medmitra_cases.cli.start_line import start_line
 from medmitra_cases.database import connect, execute_file
 from medmitra_cases.embedded import embedded_postgres
-from medmitra_cases.server import exit_on_signals, service
+from medmitra_cases.server import exit_on_signals
+from medmitra_cases.server import serve as run_service
 from medmitra_cases.settings import Settings
 
 DEFAULT_TOKEN_MINUTES = 60
@@ -52,9 +53,9 @@ def serve(listen: str | None) -> None:
     On SIGTERM, SIGHUP or Ctrl-C it answers what it has, and ends. A second signal, or
     MEDMITRA_DRAIN_SECONDS, ends it at once.
     """
-    with exit_on_signals():
-        settings = _settings(MEDMITRA_LISTEN=listen)
-        service.serve(settings, partial(_announce, settings))
+    exit_on_signals()
+    settings = _settings(MEDMITRA_LISTEN=listen)
+    run_service(settings, partial(_announce, settings))
 
 
 @click.command(
@@ -87,14 +88,15 @@ def demo(listen: str | None) -> None:
         "MEDMITRA_ADMIN_LISTEN": os.environ.get("MEDMITRA_ADMIN_LISTEN") or "off",
     }
     _settings(DATABASE_URL=_NO_DATABASE, **chosen)  # mistakes show before Postgres starts
-    with exit_on_signals(), embedded_postgres(_demo_folder()) as owner_dsn:
+    exit_on_signals()
+    with embedded_postgres(_demo_folder()) as owner_dsn:
         with closing(connect(owner_dsn)) as connection:
             for name in ("schema", "roles"):
                 execute_file(connection, name)
             insert_published_cases(connection)
         service_dsn = make_dsn(owner_dsn, user="medmitra_cases")
         settings = _settings(DATABASE_URL=service_dsn, **chosen)
-        service.serve(settings, partial(_announce_demo, settings))
+        run_service(settings, partial(_announce_demo, settings))
 
 
 @click.command(

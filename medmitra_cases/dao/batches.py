@@ -1,4 +1,4 @@
-"""Reads a list that is too long to hold at once."""
+"""Reads a list that is too long to hold in memory, through a cursor on the server."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -6,60 +6,57 @@ from typing import Any, TypeVar
 import psycopg2
 
 from medmitra_cases.dao.fetch import definition_of, types_of, version_of
-from medmitra_cases.dao.statements import SET_USER_ID, statements, values
+from medmitra_cases.dao.statements import SET_USER_ID, BoundQuery
 from medmitra_cases.database import Connection, translated
-from medmitra_cases.models import CaseQuery, Cases, Version
+from medmitra_cases.models import Cases, Version
 
 T = TypeVar("T")
 
 
 class CaseBatches:
-    """All cases that a query asks for, as they were when it was made, a batch of them at a time.
+    """An iterator over the cases of a query in batches, all of one snapshot.
 
-    An iterator over ``Cases``, through a cursor on the server. Until it is closed, its connection is its own.
+    It keeps its connection for itself until it is closed.
 
     Attributes:
         version: The version of the cases.
     """
 
-    def __init__(
-        self, connection: Connection, query: CaseQuery, *, subject: str, size: int, row_versions: bool
-    ) -> None:
-        """Begin to read.
+    def __init__(self, connection: Connection, bound: BoundQuery, size: int) -> None:
+        """Open the cursor.
 
         Args:
             connection: An open connection in autocommit mode.
-            query: What is asked for.
-            subject: As for ``fetch_cases``.
-            size: How many cases make a batch.
-            row_versions: As for ``fetch_cases``.
+            bound: The query.
+            size: The number of cases in a batch.
 
         Raises:
-            UnknownCursor: The doctor has no such case to go on after.
+            UnknownCursor: The doctor has no case ``after``.
             psycopg2.Error: The database failed or refused the query.
         """
         self._connection = connection
         self._size = size
         self._closed = False
-        self._declare = statements(query).declare
-        self._values = values(query, subject, most=None, row_versions=row_versions)
-        definition = definition_of(connection) if row_versions else None
-        has_version = row_versions or query.after is not None  # it says, too, whether there is that case
+        self._declare = bound.statements.declare
+        self._parameters = bound.parameters()
+        definition = definition_of(connection) if bound.row_versions else None
+        # It also says whether the cursor case exists.
+        has_version = bound.row_versions or bound.query.after is not None
         begin = (
-            # The cursor, and what is asked beside it, see the same rows.
+            # Both statements see the same rows.
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
             SET_USER_ID,
             self._declare,
-            *([statements(query).select_version] if has_version else []),
+            *([bound.statements.select_version] if has_version else []),
         )
         try:
             connection.autocommit = False  # a cursor on the server lives as long as its transaction
             with connection.cursor() as cursor:
-                cursor.execute(";\n".join(begin), self._values)
+                cursor.execute(";\n".join(begin), self._parameters)
                 self.version = Version(None, None, None)
                 if has_version:
-                    self.version = version_of(cursor, query, definition)
-            self._cursor = connection.cursor("cases")  # the one that this declared
+                    self.version = version_of(cursor, bound.query, definition)
+            self._cursor = connection.cursor("cases")  # the one that DECLARE opened
         except BaseException:
             self.close()
             raise
@@ -69,7 +66,7 @@ class CaseBatches:
         return self
 
     def __next__(self) -> Cases:
-        """Read the next batch. After the last one, or an error, it is closed.
+        """Read the next batch. The iterator closes after the last batch, or after an error.
 
         Returns:
             At least one case.
@@ -86,7 +83,7 @@ class CaseBatches:
         return Cases(rows, types_of(self._cursor))
 
     def read_and_rewind(self) -> Iterator[Cases]:
-        """Read all batches, and go back to before the first.
+        """Read all batches, then go back to before the first.
 
         Yields:
             At least one case.
@@ -97,23 +94,23 @@ class CaseBatches:
         while rows := self._fetch():
             yield Cases(rows, types_of(self._cursor))
         with self._connection.cursor() as cursor:
-            self._ask(lambda: cursor.execute(f"CLOSE cases;\n{self._declare}", self._values))
+            self._run(lambda: cursor.execute(f"CLOSE cases;\n{self._declare}", self._parameters))
 
     def close(self) -> None:
-        """Give the connection back, if that has not been done yet."""
+        """End the transaction, so that the connection can serve other reads."""
         if self._closed:
             return
         self._closed = True
         try:
             self._connection.rollback()
             self._connection.autocommit = True
-        except psycopg2.Error:  # it is lost; the next read finds it closed, and opens another
+        except psycopg2.Error:  # the connection is lost; the next read opens another
             self._connection.close()
 
     def _fetch(self) -> list[tuple[Any, ...]]:
-        return self._ask(lambda: self._cursor.fetchmany(self._size))
+        return self._run(lambda: self._cursor.fetchmany(self._size))
 
-    def _ask(self, send: Callable[[], T]) -> T:
+    def _run(self, send: Callable[[], T]) -> T:
         try:
             return send()
         except psycopg2.Error as error:

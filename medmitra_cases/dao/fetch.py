@@ -1,51 +1,46 @@
-"""Reads cases from Postgres: a query in, rows and their version out."""
+"""Reads on one connection: a bound query in, rows and their version out."""
 
 from functools import reduce
 from operator import itemgetter, xor
 
 from psycopg2.extensions import cursor as Cursor
 
-from medmitra_cases.dao.statements import PROBE_QUERY, SELECT_DEFINITION, statements, values
+from medmitra_cases.dao.statements import SELECT_DEFINITION, BoundQuery, probe_query
 from medmitra_cases.database import Connection
 from medmitra_cases.errors import UnknownCursor
 from medmitra_cases.models import CaseQuery, Cases, PageInfo, Version
 
-# What psycopg2 makes of the types that the columns may have, by their object id in the catalogue pg_type. Of
-# 1114, timestamp without time zone, it makes what connection.connect tells it to.
+# The Python type that psycopg2 makes of each column type, by its object id in the catalogue pg_type. For
+# 1114, timestamp without time zone, database.connect makes it text.
 _TYPES = {20: int, 21: int, 23: int, 25: str, 1042: str, 1043: str, 1114: str, 2950: str}
 
-# What follows the nine columns of a case in a row: its version and, on a page, the first page_info.
+# After the nine columns of a case, a row has its version and, on a page, the first fields of PageInfo.
 _ROW_VERSION = 9
 _PAGE_INFO = slice(10, 14)
 
 
-def fetch_cases(
-    connection: Connection, query: CaseQuery, *, subject: str, at_most: int, row_versions: bool
-) -> tuple[Cases, Version] | None:
-    """Fetch the cases that a query asks for, unless they are too many to hold at once.
+def fetch_cases(connection: Connection, bound: BoundQuery, max_rows: int) -> tuple[Cases, Version] | None:
+    """Fetch the cases of a query, unless they are too many.
 
     Args:
         connection: An open connection in autocommit mode.
-        query: What is asked for.
-        subject: The UUID of the doctor on whose behalf this is: of another's cases the database shows none.
-        at_most: How many cases are not too many.
-        row_versions: Whether the version of the rows is wanted.
+        bound: The query.
+        max_rows: The maximum number of cases.
 
     Returns:
-        The cases in the order asked for, none for a doctor never heard of, and their version, of the same
-        moment; None if they are more than that, which a page never is.
+        The cases in the requested order, and their version of the same moment; no cases for an unknown
+        doctor. None if there are more than ``max_rows``, which a page never has.
 
     Raises:
-        UnknownCursor: The doctor has no such case to go on after.
+        UnknownCursor: The doctor has no case ``after``.
         psycopg2.Error: The database failed or refused the query.
     """
-    # First, so that what replaces it in between goes with rows that are too new for it, and not too old.
-    definition = definition_of(connection) if row_versions else None
+    query = bound.query
+    # First, so that a definition that changes meanwhile goes with rows that are too new, never too old.
+    definition = definition_of(connection) if bound.row_versions else None
     with connection.cursor() as cursor:
-        cursor.execute(
-            statements(query).read, values(query, subject, most=at_most + 1, row_versions=row_versions)
-        )
-        if cursor.rowcount > at_most and not query.is_page:
+        cursor.execute(bound.statements.read, bound.parameters(max_rows + 1))
+        if cursor.rowcount > max_rows and not query.is_page:
             return None
         rows = cursor.fetchall()
         cases = Cases(rows, types_of(cursor))
@@ -55,63 +50,57 @@ def fetch_cases(
         next_after = rows[-1][0] if query.sort_by is None and len(rows) == query.limit else None
         page_info = PageInfo(total, has_next, has_previous, previous_after, len(rows), next_after)
     elif query.is_page or (query.after is not None and not rows):
-        # No row says how many there are elsewhere, or whether the place is known.
-        page_info = fetch_version(connection, query, subject=subject, row_versions=row_versions).page_info
-        if page_info is not None and page_info.shown:  # there are some meanwhile
-            return fetch_cases(connection, query, subject=subject, at_most=at_most, row_versions=row_versions)
-    version = reduce(xor, map(itemgetter(_ROW_VERSION), rows), 0) if row_versions else None
+        # Without a row nothing tells the total, or whether the cursor case exists.
+        page_info = fetch_version(connection, bound).page_info
+        if page_info is not None and page_info.shown:  # cases arrived between the two statements
+            return fetch_cases(connection, bound, max_rows)
+    version = reduce(xor, map(itemgetter(_ROW_VERSION), rows), 0) if bound.row_versions else None
     return cases, Version(version, definition, page_info)
 
 
-def fetch_version(connection: Connection, query: CaseQuery, *, subject: str, row_versions: bool) -> Version:
-    """Fetch the version of the cases that a query asks for, and none of them.
+def fetch_version(connection: Connection, bound: BoundQuery) -> Version:
+    """Fetch the version of a query's cases, without the cases.
 
     Args:
         connection: An open connection in autocommit mode.
-        query: What is asked for.
-        subject: As for ``fetch_cases``.
-        row_versions: As for ``fetch_cases``.
+        bound: The query.
 
     Returns:
-        The version, which ``fetch_cases`` has as well.
+        The version, equal to that of ``fetch_cases``.
 
     Raises:
-        UnknownCursor: The doctor has no such case to go on after.
+        UnknownCursor: The doctor has no case ``after``.
         psycopg2.Error: The database failed or refused the query.
     """
-    definition = definition_of(connection) if row_versions else None
+    definition = definition_of(connection) if bound.row_versions else None
     with connection.cursor() as cursor:
-        cursor.execute(
-            statements(query).read_version, values(query, subject, most=None, row_versions=row_versions)
-        )
-        return version_of(cursor, query, definition)
+        cursor.execute(bound.statements.read_version, bound.parameters())
+        return version_of(cursor, bound.query, definition)
 
 
 def check_readable(connection: Connection, *, row_versions: bool) -> None:
-    """See whether cases could be read as ``fetch_cases`` reads them, without reading any.
+    """Test whether cases could be read as ``fetch_cases`` reads them, without reading one.
 
     Args:
         connection: An open connection in autocommit mode.
-        row_versions: As for ``fetch_cases``.
+        row_versions: Whether the versions of the rows must be readable, too.
 
     Raises:
-        psycopg2.Error: They could not.
+        psycopg2.Error: They cannot be read.
     """
+    probe = probe_query(row_versions=row_versions)
     with connection.cursor() as cursor:
-        cursor.execute(
-            statements(PROBE_QUERY).read,
-            values(PROBE_QUERY, PROBE_QUERY.user_id, most=0, row_versions=row_versions),
-        )
+        cursor.execute(probe.statements.read, probe.parameters(0))
 
 
 def types_of(cursor: Cursor) -> list[type]:
-    """Tell what psycopg2 makes of a result's columns.
+    """List the types of a result's columns.
 
     Args:
         cursor: A cursor with a result.
 
     Returns:
-        For each column the type of all its values that are not None; ``object`` for any.
+        For each column the type of all its values that are not None; ``object`` if they may differ.
     """
     return [_TYPES.get(column.type_code, object) for column in cursor.description or ()]
 
@@ -121,14 +110,14 @@ def version_of(cursor: Cursor, query: CaseQuery, definition: str | None) -> Vers
 
     Args:
         cursor: The cursor, with that row as its result.
-        query: What was asked for.
-        definition: As in ``Version``, looked up before; None if no version is wanted.
+        query: The query.
+        definition: The hash that ``definition_of`` returned before; None if no version is wanted.
 
     Returns:
         The version.
 
     Raises:
-        UnknownCursor: The doctor has no such case to go on after.
+        UnknownCursor: The doctor has no case ``after``.
         psycopg2.Error: The database failed.
     """
     ((version, *more),) = cursor.fetchall()
@@ -138,13 +127,12 @@ def version_of(cursor: Cursor, query: CaseQuery, definition: str | None) -> Vers
         if query.after is not None and not cursor_found:
             raise UnknownCursor
         page_info = PageInfo(*known) if query.is_page else None
-    return Version(
-        None if definition is None else version or 0, definition, page_info
-    )  # of no rows it is NULL
+    # Over no rows the version is NULL.
+    return Version(None if definition is None else version or 0, definition, page_info)
 
 
 def definition_of(connection: Connection) -> str:
-    """Hash what ``medmitra.cases`` is, as the connection found it first.
+    """Hash the definition of ``medmitra.cases``. Each connection reads it once.
 
     Args:
         connection: An open connection.

@@ -1,4 +1,4 @@
-"""The statements that read cases, and the values that a query binds to them."""
+"""The SQL statements that read cases, and the parameters that a query binds to them."""
 
 from typing import Any, NamedTuple
 
@@ -17,21 +17,17 @@ SELECT_MATCHING_CASES = f"{_MATCHING_CASES}{_SELECT_MATCHING_CASES}"
 SELECT_MATCHING_VERSION = (
     f"{_MATCHING_CASES},\npage AS (\n{_SELECT_MATCHING_CASES})\n{read_sql('select_matching_version')}"
 )
-
-# Asks for no case, where it matters only whether cases could be read.
-PROBE_QUERY = CaseQuery("00000000-0000-0000-0000-000000000000")
-
 _ROW_VERSION = AsIs(read_sql("row_version"))
 
 
 class Statements(NamedTuple):
-    """What reads the answer to a query. One string each: one way there and back, in a transaction of its own.
+    """The statements that read one kind of query. One string each: one round trip, in its own transaction.
 
     Attributes:
-        read: The cases.
-        read_version: Their version.
-        declare: A cursor ``cases`` over the cases; not in a transaction of its own.
-        select_version: Their version, likewise.
+        read: Reads the cases.
+        read_version: Reads their version.
+        declare: Declares a cursor ``cases`` over the cases, inside a transaction that is open.
+        select_version: Reads their version, inside a transaction that is open.
     """
 
     read: str
@@ -41,7 +37,7 @@ class Statements(NamedTuple):
 
     @classmethod
     def of(cls, select: str, select_version: str) -> "Statements":
-        """Make them of the two that matter.
+        """Derive the four statements from two.
 
         Args:
             select: Selects the cases.
@@ -58,49 +54,68 @@ class Statements(NamedTuple):
         )
 
 
-# The whole list, as the published contract has it, has statements of its own: to parse and plan all the
-# filters costs much of what fifty cases take.
+# The whole list of the published contract has statements of its own: to parse and plan all filters takes a
+# large part of the time that fifty cases take.
 WHOLE_LIST = Statements.of(SELECT_CASES, SELECT_VERSION)
 FILTERED = Statements.of(SELECT_MATCHING_CASES, SELECT_MATCHING_VERSION)
 
 
-def statements(query: CaseQuery) -> Statements:
-    """Choose the statements for a query.
+class BoundQuery(NamedTuple):
+    """A query with the values that its statements need.
 
-    Args:
-        query: What is asked for.
-
-    Returns:
-        Those that read it.
+    Attributes:
+        query: The query.
+        subject: The UUID of the doctor who asks. The database shows no other doctor's cases.
+        row_versions: Whether the versions of the rows are read, too.
     """
-    return WHOLE_LIST if query.is_whole_list else FILTERED
 
+    query: CaseQuery
+    subject: str
+    row_versions: bool
 
-def values(query: CaseQuery, subject: str, *, most: int | None, row_versions: bool) -> dict[str, Any]:
-    """Bind a query to its statements.
+    @property
+    def statements(self) -> Statements:
+        """The statements that read the query."""
+        return WHOLE_LIST if self.query.is_whole_list else FILTERED
 
-    Args:
-        query: What is asked for.
-        subject: The UUID of the doctor on whose behalf this is.
-        most: How many cases to read at most; None for all.
-        row_versions: Whether the rows' versions are wanted.
+    def parameters(self, max_rows: int | None = None) -> dict[str, Any]:
+        """Bind the query's values.
 
-    Returns:
-        One value per parameter.
-    """
-    row_version = _ROW_VERSION if row_versions else None
-    if query.is_whole_list:
+        Args:
+            max_rows: The maximum number of rows to read if the query has no pages; None for all.
+
+        Returns:
+            One value for each parameter of the statements.
+        """
+        query = self.query
+        row_version = _ROW_VERSION if self.row_versions else None
+        if query.is_whole_list:
+            return {
+                "user_id": query.user_id,
+                "subject": self.subject,
+                "limit": max_rows,
+                "row_version": row_version,
+            }
         return {
-            "user_id": query.user_id,
-            "subject": subject,
-            "limit": most,
+            **query._asdict(),
+            "subject": self.subject,
             "row_version": row_version,
+            "backwards": query.sort_by is None and query.sort_order == "desc",
+            "most": max_rows if query.limit is None else query.limit,
+            "skip": query.skip,
         }
-    return {
-        **query._asdict(),
-        "subject": subject,
-        "row_version": row_version,
-        "backwards": query.sort_by is None and query.sort_order == "desc",
-        "most": most if query.limit is None else query.limit,
-        "skip": query.skip,
-    }
+
+
+def probe_query(*, row_versions: bool) -> BoundQuery:
+    """Make a query that matches no case, to test whether cases could be read.
+
+    Args:
+        row_versions: Whether the versions of the rows are read, too.
+
+    Returns:
+        The query.
+    """
+    return BoundQuery(PROBE_QUERY, PROBE_QUERY.user_id, row_versions)
+
+
+PROBE_QUERY = CaseQuery("00000000-0000-0000-0000-000000000000")

@@ -1,4 +1,4 @@
-"""Entity tags (RFC 9110, 8.8.3): two answers that differ never have the same."""
+"""Entity tags (RFC 9110, 8.8.3): two different responses never have the same tag."""
 
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -11,23 +11,23 @@ from medmitra_cases.models import CaseQuery, Version
 DIGEST_BYTES = 16
 
 
-def entity_tag(query: CaseQuery, version: Version, written: Iterable[bytes] = ()) -> str:
-    """Make the tag of an answer.
+def entity_tag(query: CaseQuery, version: Version, body: Iterable[bytes] = ()) -> str:
+    """Make the tag of a response.
 
     Args:
-        query: What was asked for, the doctor included.
-        version: Of the cases in the answer.
-        written: The cases as they are written, where the version does not say what the rows are.
+        query: The query, which names the doctor.
+        version: The version of the cases in the response.
+        body: The chunks of the body, if the version has no versions of the rows.
 
     Returns:
-        What comes between the quotes of a strong tag.
+        The text between the quotes of a strong tag.
     """
-    hashed = blake2b(repr((*query, *version)).encode(), digest_size=DIGEST_BYTES, key=_SERVICE)
-    for piece in written:
-        hashed.update(piece)
-    return hashed.hexdigest()
+    digest = blake2b(repr((*query, *version)).encode(), digest_size=DIGEST_BYTES, key=_SERVICE)
+    for chunk in body:
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
-# What a row becomes depends on the service's code, and on its SQL, which an operator may have adapted.
+# The same rows become another body if the service's code changes, or its SQL, which an operator may adapt.
 _FILES = (*sorted(Path(str(files("medmitra_cases"))).rglob("*.py")), *sorted(sql_directory().glob("*.sql")))
 _SERVICE = blake2b(b"".join(path.read_bytes() for path in _FILES)).digest()

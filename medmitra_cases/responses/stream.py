@@ -1,4 +1,4 @@
-"""Writes an answer that is too long to hold at once, piece by piece."""
+"""Writes a list as JSON in chunks, while it is read."""
 
 from collections.abc import Generator, Iterator
 
@@ -14,56 +14,56 @@ _CASE = CaseSchema()
 
 
 def stream_json(batches: CaseBatches, entry: audit.Entry) -> Generator[bytes, None, None]:
-    """Write the answer in pieces. If that fails the last one never comes, and what was sent is not JSON.
+    """Write the body of a list. After an error the last chunk is missing, so that the body is no valid JSON.
 
     Args:
         batches: The cases; closed at the end.
-        entry: The audit's entry; written at the end, unless the first piece fails.
+        entry: The request's entry in the audit, for the number of cases and the outcome.
 
     Yields:
-        A piece of the answer.
+        A chunk of the body.
 
     Raises:
-        DatabaseError: The first piece could not be read.
-        BrokenOff: A later piece could not be read or written.
+        DatabaseError: The first batch could not be read.
+        BrokenOff: A later batch could not be read or written.
     """
-    outcome = None
     try:
         cases = next(batches, Cases([], []))
-        piece = b'{"cases":[' + _array_elements(cases)
-        outcome = audit.BROKEN_OFF  # until the last piece is out
-        entry.cases = len(cases.rows)
-        metrics.CASES.inc(len(cases.rows))
-        yield piece
+        chunk = b'{"cases":[' + _array_elements(cases)
+        entry.outcome = audit.BROKEN_OFF  # until the last chunk is out
+        _count(cases, entry)
+        yield chunk
         try:
             for cases in batches:
-                piece = b"," + _array_elements(cases)
-                entry.cases += len(cases.rows)
-                metrics.CASES.inc(len(cases.rows))
-                yield piece
+                chunk = b"," + _array_elements(cases)
+                _count(cases, entry)
+                yield chunk
         except Exception as error:
             raise broken_off(error, entry.request_id) from None
         yield b"]}"
-        outcome = "ok"
+        entry.outcome = "ok"
     finally:
         batches.close()
-        if outcome is not None:
-            entry.write(200, outcome)
 
 
 def dry_run(batches: CaseBatches) -> Iterator[bytes]:
-    """Write the cases without sending them.
+    """Write the cases without sending them, to hash the body.
 
     Args:
-        batches: The cases; still to be read, afterwards as before.
+        batches: The cases; afterwards they can be read again.
 
     Returns:
-        The pieces of the answer, one after the other.
+        The chunks of the body.
 
     Raises:
-        DatabaseError: They could not be read; the batches are closed then.
+        DatabaseError: The cases could not be read; the batches are then closed.
     """
     return map(_array_elements, batches.read_and_rewind())
+
+
+def _count(cases: Cases, entry: audit.Entry) -> None:
+    entry.cases += len(cases.rows)
+    metrics.CASES.inc(len(cases.rows))
 
 
 def _array_elements(cases: Cases) -> bytes:

@@ -3,12 +3,11 @@
 from medmitra_cases.schemas.case import CaseSchema, CasesSchema
 from medmitra_cases.schemas.error import ErrorSchema, error_body
 from medmitra_cases.schemas.query import CASE_QUERY, OPTIONAL_NAMES
-from medmitra_cases.schemas.query_fields import CANONICAL_UUID, UUID_RULE, DateOrTime, uuid
-from medmitra_cases.schemas.query_string import load_query, parameters
+from medmitra_cases.schemas.query_fields import UUID_RULE, DateOrTime, canonical_uuid, uuid
+from medmitra_cases.schemas.query_string import parse_query_string
 from medmitra_cases.schemas.utc_datetime import UtcDateTime
 
 __all__ = [
-    "CANONICAL_UUID",
     "CASE_QUERY",
     "OPTIONAL_NAMES",
     "UUID_RULE",
@@ -17,8 +16,8 @@ __all__ = [
     "DateOrTime",
     "ErrorSchema",
     "UtcDateTime",
+    "canonical_uuid",
     "error_body",
-    "load_query",
-    "parameters",
+    "parse_query_string",
     "uuid",
 ]

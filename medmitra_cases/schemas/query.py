@@ -1,4 +1,4 @@
-"""The query parameters: their names, and what each may be."""
+"""The query parameters: their names, types and meanings."""
 
 from collections.abc import Mapping
 from datetime import time
@@ -12,12 +12,13 @@ from medmitra_cases.schemas.query_fields import (
     MAX_TEXT_LENGTH,
     DateOrTime,
     IntegerParameter,
+    UserId,
     one_of,
     text,
     uuid,
 )
 
-# Beyond any age and page; times MAX_LIMIT it is still a bigint.
+# Beyond any age or page number; multiplied by MAX_LIMIT it is still a bigint.
 _NINE_DIGITS = 999_999_999
 
 _DATE_OR_TIME = (
@@ -32,10 +33,10 @@ def _names(name: str, field: fields.Field[Any]) -> list[str]:
 
 
 class CaseQuerySchema(Schema):
-    """All parameters there are, each given at most once; others are ignored.
+    """All parameters, each given at most once. Other parameters are ignored.
 
-    Loads ``{name: [value, …]}``, every value a client sent for a name. A field's metadata holds what the
-    documentation says of it, and may hold an alias, another name of the same parameter.
+    Loads ``{name: [value, …]}``: every value that a client sent for a name. The metadata of a field has the
+    description for the documentation, and may have an alias, another name of the same parameter.
     """
 
     class Meta:
@@ -43,7 +44,7 @@ class CaseQuerySchema(Schema):
 
         unknown = EXCLUDE
 
-    user_id = uuid("The UUID of the doctor whose cases to return.", required=True, example=contract.USER_ID)
+    user_id = UserId("The UUID of the doctor whose cases to return.", example=contract.USER_ID)
     status = text(f"Only cases with exactly this status, such as `completed`. {_UP_TO}")
     gender = text(f"Only patients of exactly this gender. {_UP_TO}")
     search = text(
@@ -59,32 +60,32 @@ class CaseQuerySchema(Schema):
     start_date = DateOrTime(f"Only cases created then or later: {_DATE_OR_TIME}", time.min, alias="startDate")
     end_date = DateOrTime(f"Only cases created then or earlier: {_DATE_OR_TIME}", time.max, alias="endDate")
     sort_by = one_of(
-        "The order, with nulls last and ties in the order of insertion. Without it, the order of insertion.",
+        "The order. Nulls come last, equal values in insertion order. Without it, insertion order.",
         *SORT_COLUMNS,
         alias="sortBy",
     )
     sort_order = one_of(
-        "`desc` is the other way round, but for nulls and ties. Without it, `asc`.",
+        "`desc` reverses the order, except nulls and equal values. Without it, `asc`.",
         *("asc", "desc"),
         alias="sortOrder",
     )
     limit = IntegerParameter(
-        f"How many cases a page has, 1 to {MAX_LIMIT:,}. Without `limit` and `page` the answer is the whole"
-        " list.",
+        f"The number of cases on a page, 1 to {MAX_LIMIT:,}. Without `limit` and `page` the response is the"
+        " whole list.",
         1,
         MAX_LIMIT,
     )
     page = IntegerParameter(
-        f"Which page, from 1. Without `limit` a page has {DEFAULT_LIMIT} cases.", 1, _NINE_DIGITS
+        f"The number of the page, from 1. Without `limit` a page has {DEFAULT_LIMIT} cases.", 1, _NINE_DIGITS
     )
     after = uuid(
-        "Only what comes after the case with this `case_id`: in the list or, with `sort_by`, in the order of"
-        " insertion. It must be one of the doctor's."
+        "Only cases after the case with this `case_id`: in the list or, with `sort_by`, in insertion order."
+        " It must be one of the doctor's cases."
     )
 
     @pre_load
     def take_single_value(self, parameters: Mapping[str, list[str]], **_: Any) -> dict[str, str]:
-        """Turn each list of values into its one value.
+        """Replace each list of values by its one value.
 
         Args:
             parameters: Every value of every parameter, by name.
@@ -109,15 +110,7 @@ class CaseQuerySchema(Schema):
         return {name: values[0] for name, values in sent.items() if values}
 
     def handle_error(self, error: ValidationError, data: Mapping[str, list[str]], **_: Any) -> None:
-        """Name each parameter as the client did.
-
-        Args:
-            error: What is wrong, by the names of the fields.
-            data: What was to be loaded.
-
-        Raises:
-            ValidationError: The same, by the names that were sent.
-        """
+        """Raise the error again with the names that the client sent."""
         names = {name: field.metadata.get("alias") for name, field in self.load_fields.items()}
         raise ValidationError(
             {
@@ -130,7 +123,7 @@ class CaseQuerySchema(Schema):
 # Built once: marshmallow copies every field each time a schema is made.
 CASE_QUERY = CaseQuerySchema()
 
-# Every name that asks for more than the published contract has.
+# All names of the parameters that the published contract does not have.
 OPTIONAL_NAMES = frozenset(
     known
     for name, field in CASE_QUERY.load_fields.items()

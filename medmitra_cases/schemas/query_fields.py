@@ -1,4 +1,4 @@
-"""The kinds of query parameters: how a client writes them, and what becomes of them."""
+"""The types of query parameters: how clients write them, and the values they become."""
 
 import re
 from datetime import datetime, time, timezone
@@ -6,20 +6,20 @@ from typing import Any
 
 from marshmallow import fields, validate
 
-# uuid.UUID() also takes braces, urn:uuid:, no dashes and other scripts' digits; the contract takes one form.
-CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
+# uuid.UUID() also takes braces, urn:uuid:, no dashes and other scripts' digits; the contract has one form.
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 UUID_RULE = "must be a UUID written like b8acad4b-4944-4d66-b405-de70886e7248"
 
-# The links of a page repeat it, and proxies take but a few kB of header.
+# The links of a page repeat it, and the header buffers of proxies have only a few kB.
 MAX_TEXT_LENGTH = 100
 
-# Nine digits fit into an integer of Postgres, and into the sums that are made of it.
+# Nine digits fit into an integer of Postgres, and sums of such integers into a bigint.
 _INTEGER = re.compile(r"-?[0-9]{1,9}\Z", re.ASCII)
 
 _DATE = r"(?!0000)\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
 _MINUTE = r"([01]\d|2[0-3]):[0-5]\d"
 _SECOND = r":[0-5]\d"
-_DATE_OR_TIME_PATTERN = re.compile(
+_DATE_OR_TIME = re.compile(
     rf"(?P<date>{_DATE})(T(?P<minute>{_MINUTE})((?P<second>{_SECOND})(\.(?P<fraction>\d{{1,6}}))?)?"
     rf"(?P<offset>Z|[+-]{_MINUTE}))?\Z",
     re.ASCII,
@@ -29,16 +29,51 @@ _DATE_OR_TIME_RULE = (
 )
 
 
+def canonical_uuid(value: str) -> str | None:
+    """Check a UUID. Every user_id is checked here: of a query, of a token, of the test harness.
+
+    Args:
+        value: The text.
+
+    Returns:
+        The UUID in lower case; None if the text is no UUID in canonical form.
+    """
+    return value.lower() if _UUID.match(value) else None
+
+
+class UserId(fields.String):
+    """A doctor's UUID, in lower case whatever the client sends."""
+
+    def __init__(self, meaning: str, **metadata: Any) -> None:
+        """Describe the parameter, which is required.
+
+        Args:
+            meaning: Its description.
+            **metadata: More metadata for the documentation.
+        """
+        super().__init__(
+            required=True,
+            error_messages={"required": "is missing", "invalid": UUID_RULE},
+            metadata={"description": meaning, "pattern": _UUID.pattern, **metadata},
+        )
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
+        user_id = canonical_uuid(value)
+        if user_id is None:
+            raise self.make_error("invalid")
+        return user_id
+
+
 class IntegerParameter(fields.Integer):
     """An integer in decimal digits; ``int()`` also takes blanks, underscores and other scripts' digits."""
 
     def __init__(self, meaning: str, minimum: int, maximum: int, alias: str | None = None) -> None:
-        """Bound the values.
+        """Set the range.
 
         Args:
-            meaning: What the parameter is for.
-            minimum: The least value.
-            maximum: The greatest, of at most nine digits.
+            meaning: The description.
+            minimum: The minimum.
+            maximum: The maximum, of at most nine digits.
             alias: Another name of the parameter.
         """
         rule = f"must be an integer from {minimum} to {maximum}"
@@ -58,44 +93,42 @@ class IntegerParameter(fields.Integer):
 class DateOrTime(fields.Field[datetime]):
     """A point in time (RFC 3339 with an offset), or a date, which stands for a point of that day in UTC."""
 
-    default_error_messages = {"invalid": _DATE_OR_TIME_RULE}  # noqa: RUF012, as marshmallow has it
+    default_error_messages = {"invalid": _DATE_OR_TIME_RULE}  # noqa: RUF012, marshmallow's own form
 
     def __init__(self, meaning: str, time_of_date: time, alias: str | None = None) -> None:
-        """Say what a date stands for.
+        """Set the point that a date stands for.
 
         Args:
-            meaning: What the parameter is for.
-            time_of_date: The time of day, in UTC.
+            meaning: The description.
+            time_of_date: The time of day in UTC.
             alias: Another name of the parameter.
         """
-        super().__init__(
-            metadata={"description": meaning, "alias": alias, "pattern": _DATE_OR_TIME_PATTERN.pattern}
-        )
+        super().__init__(metadata={"description": meaning, "alias": alias, "pattern": _DATE_OR_TIME.pattern})
         self._time_of_date = time_of_date
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
-        written = _DATE_OR_TIME_PATTERN.match(value)
-        if written is None:
+        match = _DATE_OR_TIME.match(value)
+        if match is None:
             raise self.make_error("invalid")
-        part = written.groupdict()
+        part = match.groupdict()
         try:
             if part["minute"] is None:
                 day = datetime.fromisoformat(part["date"]).date()
                 return datetime.combine(day, self._time_of_date, timezone.utc)
-            # Python 3.10 takes fractions of three or six digits only, and no Z.
+            # Python 3.10 takes only fractions of three or six digits, and no Z.
             fraction = (part["fraction"] or "").ljust(6, "0")
             offset = part["offset"].replace("Z", "+00:00")
-            whole = f"{part['date']}T{part['minute']}{part['second'] or ':00'}.{fraction}{offset}"
-            return datetime.fromisoformat(whole).astimezone(timezone.utc)
+            written = f"{part['date']}T{part['minute']}{part['second'] or ':00'}.{fraction}{offset}"
+            return datetime.fromisoformat(written).astimezone(timezone.utc)
         except (ValueError, OverflowError):  # the 30th of February; a year that in UTC is 0 or 10000
             raise self.make_error("invalid") from None
 
 
 def text(meaning: str) -> fields.String:
-    """Describe a parameter that may be any short text that Postgres can hold.
+    """Make a parameter that may be any short text that Postgres can store.
 
     Args:
-        meaning: What it is for.
+        meaning: Its description.
 
     Returns:
         The field.
@@ -109,30 +142,29 @@ def text(meaning: str) -> fields.String:
     )
 
 
-def uuid(meaning: str, *, required: bool = False, **metadata: Any) -> fields.String:
-    """Describe a parameter that is a UUID in its canonical form, in either case.
+def uuid(meaning: str, *, required: bool = False) -> fields.String:
+    """Make a parameter that is a UUID in canonical form. Its case is kept: a column of text tells it apart.
 
     Args:
-        meaning: What it is for.
+        meaning: Its description.
         required: Whether it must be given.
-        **metadata: What else the documentation says of it.
 
     Returns:
         The field.
     """
     return fields.String(
         required=required,
-        validate=validate.Regexp(CANONICAL_UUID, error=UUID_RULE),
+        validate=validate.Regexp(_UUID, error=UUID_RULE),
         error_messages={"required": "is missing"},
-        metadata={"description": meaning, **metadata},
+        metadata={"description": meaning},
     )
 
 
 def one_of(meaning: str, *choices: str, alias: str) -> fields.String:
-    """Describe a parameter that has one of a few values.
+    """Make a parameter that has one of a few values.
 
     Args:
-        meaning: What it is for.
+        meaning: Its description.
         *choices: The values.
         alias: Another name of the parameter.
 

@@ -1,6 +1,6 @@
 """The server process: sockets, waitress, signals and the drain."""
 
-from medmitra_cases.server import service
-from medmitra_cases.server.signals import die_on_ctrl_c, exit_on_signals
+from medmitra_cases.server.service import serve
+from medmitra_cases.server.signals import exit_on_signals, handle_signals
 
-__all__ = ["die_on_ctrl_c", "exit_on_signals", "service"]
+__all__ = ["exit_on_signals", "handle_signals", "serve"]

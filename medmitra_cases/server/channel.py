@@ -1,6 +1,6 @@
-"""How an answer leaves where waitress's own way is not ours.
+"""Connections and responses, with the changes that this service makes to waitress's.
 
-Like request_parser.py, listeners.py and server.py it builds on waitress's internals; setup.cfg bounds its
+Like request_parser.py, listeners.py and server.py this uses waitress's internals, so setup.cfg bounds its
 version.
 """
 
@@ -10,32 +10,30 @@ from typing import Any
 from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.task import ErrorTask, Task, WSGITask
 
-from medmitra_cases.contract import PATH
 from medmitra_cases.errors import BrokenOff
 from medmitra_cases.schemas import error_body
 from medmitra_cases.server.request_parser import RequestParser
 from medmitra_cases.telemetry import metrics, request_id
-from medmitra_cases.web import ARRIVED_AT, BROKEN_OFF, SECURITY_HEADERS
+from medmitra_cases.web import BROKEN_OFF, RECEIVED_AT, SECURITY_HEADERS
 
 # Seconds that a request may take to arrive while the server drains.
 MAX_ARRIVAL_SECONDS = 2.0
 
 
 def _count(task: Task, status: str) -> None:
-    """Count a request that is answered, by its HTTP status; or ``broken_off``."""
-    if task.channel.server.counted:
-        # The paths that strangers ask for would be labels without end. Waitress drops slashes in front, too.
-        route = PATH if task.request.path.lstrip("/") == PATH[1:] else "other"
-        seconds = time.monotonic() - task.request.arrived_at
-        metrics.REQUEST_SECONDS.labels(route, status).observe(seconds)
+    """Count a finished request by its HTTP status, or as ``broken_off``."""
+    route_of = task.channel.server.route_of
+    if route_of is not None:
+        seconds = time.monotonic() - task.request.received_at
+        metrics.REQUEST_SECONDS.labels(route_of(task.request.path), status).observe(seconds)
 
 
 class _JsonErrorTask(ErrorTask):  # type: ignore[misc]
-    """Refuses what never reaches the application, such as an unreadable request line, with our error body."""
+    """Refuses what never reaches the application, such as an unreadable request line, with the error body."""
 
     def execute(self) -> None:
         error = self.request.error
-        if error.code != 500:  # else a request failed that has its id already
+        if error.code != 500:  # a request that failed with 500 has its id already
             request_id.start(self.request.headers.get("X_REQUEST_ID", ""))
         body = error_body("Internal server error: unexpected error" if error.code == 500 else error.body)
         self.status = f"{error.code} {error.reason}"
@@ -51,27 +49,23 @@ class _JsonErrorTask(ErrorTask):  # type: ignore[misc]
 
 
 class _Task(WSGITask):  # type: ignore[misc]
-    """Writes answers as waitress does, with a few exceptions."""
+    """Runs the application and sends its response."""
 
     wrote_header: bool
 
     def get_environment(self) -> dict[str, Any]:
-        """Tell the application also when the request had arrived.
-
-        Returns:
-            The WSGI environment.
-        """
+        """Add the time at which the request arrived."""
         environ: dict[str, Any] = super().get_environment()
-        environ[ARRIVED_AT] = self.request.arrived_at
+        environ[RECEIVED_AT] = self.request.received_at
         return environ
 
     def execute(self) -> None:
-        """Answer, and count it; but for what failed before it began, which ``_JsonErrorTask`` counts."""
+        """Run the application and count the request, unless it fails before its response begins."""
         try:
             super().execute()
-        except BrokenOff:  # the log has said why
+        except BrokenOff:  # the log has the reason
             _count(self, BROKEN_OFF)
-            self.chunked_response = False  # so that finish() writes no last chunk
+            self.chunked_response = False  # so that finish() sends no last chunk
             self.close_on_finish = True
         except ClientDisconnected:
             _count(self, BROKEN_OFF)
@@ -80,28 +74,24 @@ class _Task(WSGITask):  # type: ignore[misc]
             _count(self, self.status[:3])
 
     def build_response_header(self) -> bytes:
-        """Write the header; while the server drains, it asks the client for a new connection next time.
-
-        Returns:
-            Its lines.
-        """
-        self.channel.last_activity = time.time()  # the reader's time begins now, however long this took
+        """Build the header; during the drain it closes the connection."""
+        self.channel.last_activity = time.time()  # the timeout of the client begins now
         if self.channel.server.draining and len(self.channel.requests) == 1:
-            self.request.headers["CONNECTION"] = "close"  # as if the client had asked for it
+            self.request.headers["CONNECTION"] = "close"  # as if the client had sent it
         lines: bytes = super().build_response_header()
         return lines
 
     def set_close_on_finish(self) -> None:
-        """End the connection after this answer; but not for lack of a Content-Length where there is no body.
+        """Close the connection, unless only the Content-Length of a response without a body is missing.
 
-        The end of a 304 is that of its header (RFC 9112, 6.3); waitress takes it for unknown.
+        A 304 ends with its header (RFC 9112, 6.3); waitress takes its end for unknown.
         """
         is_kept = self.version == "1.1" and self.request.headers.get("CONNECTION", "").lower() != "close"
         if self.has_body or not is_kept:
             super().set_close_on_finish()
 
     def write(self, data: bytes) -> None:
-        """Send an answer that is whole with one system call, where waitress makes one for the header, too."""
+        """Send a complete response with one system call; waitress needs another for the header."""
         if self.wrote_header or not self.has_body or self.content_length != len(data):
             super().write(data)
             return
@@ -110,7 +100,7 @@ class _Task(WSGITask):  # type: ignore[misc]
         self.content_bytes_written = len(data)
 
     def finish(self) -> None:
-        """End the answer; to HEAD, without the last chunk of a body it does not have (RFC 9110, 9.3.2)."""
+        """End the response; to HEAD without a last chunk, because there is no body (RFC 9110, 9.3.2)."""
         if self.request.command != "HEAD":
             super().finish()
         else:
@@ -126,27 +116,25 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is a request to be answered, or something of an answer to be sent."""
+        """Whether a request is not finished, or a part of a response is not sent."""
         return bool(self.requests or self.total_outbufs_len)
 
     @property
     def is_receiving(self) -> bool:
-        """Whether a request has begun to arrive, and not so long ago that its client is only slow."""
-        request = self.request  # another thread may take it away meanwhile
+        """Whether a request has begun to arrive, within the last ``MAX_ARRIVAL_SECONDS``."""
+        request = self.request  # another thread may remove it meanwhile
         if request is None or not (request.headers_finished or request.header_plus.strip()):
             return False
-        return bool(time.monotonic() - request.arrived_at < MAX_ARRIVAL_SECONDS)
+        return bool(time.monotonic() - request.received_at < MAX_ARRIVAL_SECONDS)
 
     def writable(self) -> bool:
-        """Tell the I/O thread, at least once a second, whether it has something to send.
+        """Tell the I/O loop, at least once a second, whether there is something to send.
 
-        A reader who takes nothing for as long as an idle connection may stay open is given up. Waitress waits
-        for ever for one whose answer is not written yet, and so would a thread and its database connection.
-
-        Returns:
-            Whether it has.
+        This also closes the connection of a client that reads no data for ``channel_timeout`` seconds.
+        Waitress waits for ever if the response is not written completely, and so would a thread and its
+        database connection.
         """
         if self.total_outbufs_len and time.time() - self.last_activity > self.adj.channel_timeout:
-            self.handle_close()  # wakes the thread, which finds the client gone
+            self.handle_close()  # wakes the thread, which then gets ClientDisconnected
             return False
         return bool(super().writable())

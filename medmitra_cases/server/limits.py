@@ -1,30 +1,30 @@
-"""The limits of the process: file descriptors and the memory that the C library keeps."""
+"""The limits of the process: its file descriptors, and the memory that the C library keeps."""
 
 import ctypes
 import resource
 
-# Client connections that are open at once, if there are descriptors for them; more wait in the backlog.
+# The maximum number of open client connections, if there are descriptors for them; more wait in the backlog.
 MAX_CONNECTIONS = 1_000
 
-# Descriptors for everything else, each thread's two for its database connection left aside.
+# Descriptors for everything else, except the two that each thread needs for its database connection.
 RESERVED = 100
 
-# mallopt(3). By default there may be eight arenas for each core, and none gives back what another could use.
-# As one thread at a time runs Python, two are enough: mixed traffic then leaves 72 MB instead of 115.
+# mallopt(3). By default glibc may use eight arenas for each core, and none returns memory that another could
+# use. One thread at a time runs Python, so two are enough: after mixed traffic 72 MB stay instead of 115.
 M_ARENA_MAX = -8
 ARENAS = 2
 
 
 def max_connections(threads: int) -> int:
-    """Let the process have the descriptors it needs, as far as it may, and say for how many clients they do.
+    """Raise the limit of file descriptors as far as needed and allowed.
 
-    Without one left, accepting would fail, again and again and without a pause.
+    Without a free descriptor, accept() would fail again and again without a pause.
 
     Args:
-        threads: How many threads have a connection to the database.
+        threads: The number of threads that have a database connection.
 
     Returns:
-        How many client connections there may be.
+        The number of client connections that the descriptors are enough for.
     """
     others = RESERVED + 2 * threads
     wanted = MAX_CONNECTIONS + others
@@ -36,7 +36,7 @@ def max_connections(threads: int) -> int:
 
 
 def limit_arenas() -> None:
-    """Let the C library have few arenas, before threads make more of them; others than glibc have none."""
+    """Limit the arenas of glibc, before threads create more; other C libraries have none."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_ARENA_MAX, ARENAS)

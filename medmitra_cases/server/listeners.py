@@ -1,4 +1,4 @@
-"""Waitress's listeners, set up to stand behind a reverse proxy."""
+"""Waitress's listeners, configured for a reverse proxy in front."""
 
 import socket
 import sys
@@ -19,27 +19,27 @@ def add_listeners(
     sockets: Sequence[socket.socket],
     io_map: dict[int, Any],
     *,
-    counted: bool,
+    route_of: Callable[[str], str] | None,
     threads: int,
     max_connections: int,
     queue_excess: bool,
     idle_seconds: int,
 ) -> list[Any]:
-    """Let waitress accept connections.
+    """Accept connections in waitress's I/O loop.
 
     Args:
-        app: The WSGI application that answers.
-        sockets: Where: listening sockets, either all of TCP or all of Unix.
-        io_map: What the I/O loop looks after, by descriptor; the listeners come in.
-        counted: Whether the requests count in the metrics.
-        threads: How many requests are worked on at once.
-        max_connections: How many clients may be connected at once.
-        queue_excess: Whether more wait in the backlog, once ``io_map`` has that many altogether; else they
-            are turned away.
-        idle_seconds: How long an idle connection stays open.
+        app: The WSGI application.
+        sockets: The listening sockets, either all of TCP or all of Unix.
+        io_map: The I/O loop's objects by descriptor; the listeners are added.
+        route_of: Returns the route in the metrics for the path of a request; None does not count requests.
+        threads: The number of requests that run at once.
+        max_connections: The maximum number of open connections.
+        queue_excess: Whether more connections wait in the backlog once ``io_map`` has that many altogether;
+            otherwise they are closed.
+        idle_seconds: Seconds that a connection may be idle.
 
     Returns:
-        Waitress's listeners, with what their channels need to know: ``counted`` and ``draining``.
+        Waitress's listeners, with two attributes for their channels: ``route_of`` and ``draining``.
     """
     known = set(io_map)
     create_server(
@@ -49,18 +49,18 @@ def add_listeners(
         backlog=BACKLOG,
         threads=threads,
         channel_timeout=idle_seconds,
-        ident="",  # no Server header: it tells strangers what to look for
-        # Only the proxy on this machine may name the client; from others the header is dropped.
+        ident="",  # no Server header: it would tell attackers which software this is
+        # Only the proxy on this machine may name the client; the header field of others is dropped.
         trusted_proxy="localhost" if sockets[0].family == socket.AF_UNIX else "127.0.0.1",
         trusted_proxy_headers={"x-forwarded-for"},
         clear_untrusted_proxy_headers=True,
         connection_limit=max_connections if queue_excess else sys.maxsize,
-        max_request_header_size=262_144,  # bytes; more is answered with 431
-        max_request_body_size=65_536,  # bytes; no GET needs that much, more is answered with 413
-        # Bytes of unsent output at which a long answer waits for its reader. Twice as many may be held.
+        max_request_header_size=262_144,  # bytes; more gets a 431
+        max_request_body_size=65_536,  # bytes; no GET needs that much, more gets a 413
+        # Bytes of unsent output at which a long response waits for its client. Twice as many may exist.
         outbuf_high_watermark=2 << 20,
-        # Bytes of unsent output held in memory; waitress writes more than that to a temporary file, and
-        # patient data does not belong on disk.
+        # Bytes of unsent output in memory; waitress writes more than that to a temporary file, and patient
+        # data must not be written to disk.
         outbuf_overflow=1 << 30,
     )
     # One for each socket: localhost may be two addresses.
@@ -68,16 +68,16 @@ def add_listeners(
     listeners = [found for found in new if isinstance(found, BaseWSGIServer)]
     for listener in listeners:
         listener.channel_class = Channel
-        listener.counted = counted
+        listener.route_of = route_of
         listener.draining = False
         listener.accept = partial(_accept, listener, sys.maxsize if queue_excess else max_connections)
     return listeners
 
 
 def _accept(listener: Any, reject_from: int) -> Any:
-    """Accept a connection if there is room for it, and if no other process on the same socket was faster."""
-    # Whoever starts another process on it may make the socket blocking for all, as systemd does unless told
-    # NonBlocking=yes: who loses the race would then wait for the next client, and do nothing else.
+    """Accept a connection, unless there are too many, or another process on the same socket was faster."""
+    # Another process on the socket may make it blocking for all, as systemd does without NonBlocking=yes.
+    # A process that loses the race would then wait for the next client, and do nothing else.
     listener.socket.setblocking(False)
     accepted = type(listener).accept(listener)
     if accepted is not None and len(listener.active_channels) >= reject_from:

@@ -4,9 +4,12 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from medmitra_cases.admin import Readiness, create_admin_app
-from medmitra_cases.app import DATABASE, create_app
+from medmitra_cases.app import create_app
+from medmitra_cases.contract import PATH
+from medmitra_cases.database import Database
 from medmitra_cases.errors import ListenError
 from medmitra_cases.server.limits import limit_arenas
 from medmitra_cases.server.server import Server
@@ -18,14 +21,14 @@ _log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, announce: Callable[[Sequence[str]], None]) -> None:
-    """Answer requests until a signal ends it; then close the connections to the database.
+    """Serve until a signal ends it, then close the database connections.
 
     Args:
         settings: The settings.
-        announce: Called once requests are answered, with the addresses where, such as ``http://127.0.0.1:8000``.
+        announce: Called once clients can connect, with the addresses: ``http://127.0.0.1:8000``.
 
     Raises:
-        ListenError: There is nowhere to listen, or strangers could read there.
+        ListenError: No address can be listened on, or other machines could read without a token.
         SystemExit: With status 1, if requests were cut off.
     """
     limit_arenas()
@@ -35,23 +38,21 @@ def serve(settings: Settings, announce: Callable[[Sequence[str]], None]) -> None
     if not (settings.needs_tokens or settings.trust_user_id or only_local(sockets)):
         raise ListenError(
             "other machines could connect, and read any doctor's cases: set MEDMITRA_JWT_SECRET or"
-            " MEDMITRA_JWKS_URL, or MEDMITRA_TRUST_USER_ID=1 if what is in front has checked user_id"
+            " MEDMITRA_JWKS_URL, or MEDMITRA_TRUST_USER_ID=1 if the reverse proxy has checked user_id"
         )
     admin_sockets = _admin_sockets(settings.admin_listen)
-    app = create_app(settings)
-    readiness = Readiness(settings.database_url, row_versions=settings.row_versions)
-    try:
-        server = Server(app, settings, sockets, shared=bool(inherited))
+    with (
+        closing(Database(settings.database_url, wait_seconds=settings.database_wait_seconds)) as database,
+        closing(Readiness(settings.database_url, row_versions=settings.row_versions)) as readiness,
+    ):
+        app = create_app(settings, database=database)
+        server = Server(app, settings, sockets, shared=bool(inherited), route_of=_route_of)
         metrics.REQUESTS_IN_FLIGHT.set_function(lambda: server.in_flight)
         if admin_sockets:
-            urls = server.listen_for_admin(
-                create_admin_app(readiness, lambda: server.draining), admin_sockets
-            )
+            admin_app = create_admin_app(readiness, lambda: server.draining)
+            urls = server.listen_for_admin(admin_app, admin_sockets)
             _log.info("probes and metrics on %s", " and ".join(urls))
         server.run(announce)
-    finally:
-        app.extensions[DATABASE].close()
-        readiness.close()
 
 
 def _admin_sockets(listen: str | None) -> list[socket.socket]:
@@ -61,3 +62,8 @@ def _admin_sockets(listen: str | None) -> list[socket.socket]:
         return bound_sockets(listen, reuse_port=False)
     except ListenError as error:
         raise ListenError(f"{error} (MEDMITRA_ADMIN_LISTEN: each process needs its own, or off)") from error
+
+
+def _route_of(path: str) -> str:
+    # Each path that strangers request would be a label, without end. Waitress drops leading slashes, too.
+    return PATH if path.lstrip("/") == PATH[1:] else "other"

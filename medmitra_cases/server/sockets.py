@@ -1,4 +1,4 @@
-"""The sockets that the server accepts connections on: handed over by systemd, or made here."""
+"""The listening sockets: inherited from systemd, or bound here."""
 
 import os
 import socket
@@ -7,60 +7,60 @@ from collections.abc import Iterable, MutableMapping
 from medmitra_cases.errors import ListenError
 from medmitra_cases.settings import is_loopback
 
-# sd_listen_fds(3): the first descriptor handed over; further ones follow without a gap.
+# sd_listen_fds(3): the first inherited descriptor; the others follow without a gap.
 FIRST_DESCRIPTOR = 3
 
-# Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
+# Connections that may wait to be accepted; the kernel's maximum is net.core.somaxconn.
 BACKLOG = 1024
 
 
 def inherited_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
-    """Take the listening sockets that whoever started this process hands over, as sd_listen_fds(3) has it.
+    """Take the listening sockets that the parent process passed on (sd_listen_fds(3)).
 
     Args:
-        environ: The process's environment; the variables of the protocol are taken out of it.
+        environ: The environment of the process; the variables of the protocol are removed.
 
     Returns:
-        The sockets; none if there are none for this process.
+        The sockets; none if none are meant for this process.
 
     Raises:
-        ListenError: What was handed over is not listening stream sockets, all of TCP or all of Unix.
+        ListenError: The descriptors are not listening stream sockets, all of TCP or all of Unix.
     """
     meant_for, count, _ = (environ.pop(f"LISTEN_{name}", "") for name in ("PID", "FDS", "FDNAMES"))
     if meant_for != str(os.getpid()):
         return []
     if not (count.isascii() and count.isdigit()):
         raise ListenError("LISTEN_FDS is not a number of descriptors to listen on")
-    sockets = [_inherited(FIRST_DESCRIPTOR + place) for place in range(int(count))]
-    if len({handed_over.family == socket.AF_UNIX for handed_over in sockets}) > 1:
-        raise ListenError("TCP and Unix sockets were handed over to listen on; one process serves either")
+    sockets = [_inherited(FIRST_DESCRIPTOR + index) for index in range(int(count))]
+    if len({inherited.family == socket.AF_UNIX for inherited in sockets}) > 1:
+        raise ListenError("TCP and Unix sockets were inherited to listen on; one process serves either")
     return sockets
 
 
 def _inherited(descriptor: int) -> socket.socket:
     try:
-        handed_over = socket.socket(fileno=descriptor)
-        listening = handed_over.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        inherited = socket.socket(fileno=descriptor)
+        listening = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
         raise ListenError(f"descriptor {descriptor}, to listen on: {error.strerror}") from error
-    if not listening or handed_over.type != socket.SOCK_STREAM:
+    if not listening or inherited.type != socket.SOCK_STREAM:
         raise ListenError(f"descriptor {descriptor}, to listen on, is no listening stream socket")
-    handed_over.set_inheritable(False)
-    return handed_over
+    inherited.set_inheritable(False)
+    return inherited
 
 
 def bound_sockets(listen: str, *, reuse_port: bool) -> list[socket.socket]:
-    """Listen on an address.
+    """Bind and listen on an address.
 
     Args:
-        listen: ``HOST:PORT``; the host a name or an address, an IPv6 address in brackets.
+        listen: ``HOST:PORT``; the host is a name or an address, an IPv6 address in brackets.
         reuse_port: Whether other processes of this user may listen there, too (``SO_REUSEPORT``).
 
     Returns:
         One socket for each address that the host resolves to.
 
     Raises:
-        ListenError: The address is in use, not this machine's, or does not resolve.
+        ListenError: The address is in use, belongs to no interface of this machine, or does not resolve.
     """
     host, _, port = listen.rpartition(":")
     try:
@@ -77,8 +77,8 @@ def bound_sockets(listen: str, *, reuse_port: bool) -> list[socket.socket]:
                 )
             )
     except OSError as error:
-        for opened in sockets:
-            opened.close()
+        for bound in sockets:
+            bound.close()
         raise ListenError(f"cannot listen on {listen}: {os.strerror(error.errno or 0)}") from error
     return sockets
 
@@ -90,7 +90,7 @@ def only_local(sockets: Iterable[socket.socket]) -> bool:
         sockets: Listening sockets.
 
     Returns:
-        Whether each of them is a Unix socket, or of a loopback address.
+        Whether each of them is a Unix socket, or listens on a loopback address.
     """
     return all(
         listening.family == socket.AF_UNIX or is_loopback(listening.getsockname()[0]) for listening in sockets

@@ -9,7 +9,7 @@ import msgspec
 from medmitra_cases.telemetry import request_id
 from medmitra_cases.telemetry.handler import LineHandler
 
-# Terminals run_commands them.
+# Terminals obey them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 

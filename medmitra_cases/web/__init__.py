@@ -1,15 +1,15 @@
 """What surrounds every request: request id, error handlers, header fields, CORS, audit."""
 
 from medmitra_cases.web import audit, cors, error_handlers, headers
-from medmitra_cases.web.application import ARRIVED_AT, Application
+from medmitra_cases.web.application import RECEIVED_AT, Application
 from medmitra_cases.web.audit import BROKEN_OFF
 from medmitra_cases.web.error_handlers import broken_off
 from medmitra_cases.web.headers import CACHE_HEADERS, SECURITY_HEADERS
 
 __all__ = [
-    "ARRIVED_AT",
     "BROKEN_OFF",
     "CACHE_HEADERS",
+    "RECEIVED_AT",
     "SECURITY_HEADERS",
     "Application",
     "audit",

@@ -1,4 +1,4 @@
-"""Flask, made to fit this service."""
+"""The Flask class of the service's applications."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,12 +9,12 @@ from werkzeug.routing import MapAdapter
 
 from medmitra_cases.telemetry import request_id
 
-# Where in the WSGI environment a server may say when the request came, in seconds of the monotonic clock.
-ARRIVED_AT = "medmitra_cases.arrived_at"
+# The key in the WSGI environment of the time when the request arrived, in seconds of the monotonic clock.
+RECEIVED_AT = "medmitra_cases.received_at"
 
 
 class _NoSessions(SessionInterface):
-    """There are no sessions, so none is looked for in a cookie."""
+    """Sessions are not used, so no cookie is parsed."""
 
     def open_session(self, _app: Flask, _request: Request) -> NullSession:
         return _NO_SESSION
@@ -24,25 +24,17 @@ _NO_SESSION = NullSession()
 
 
 class Application(Flask):
-    """Flask that names each request; without sessions and the matching of hosts, which cost every one."""
+    """Flask with a request id for every request, and without sessions and host matching, which cost time."""
 
     session_interface = _NoSessions()
 
     def wsgi_app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Name the request before anything else happens to it.
-
-        Args:
-            environ: As WSGI has it.
-            start_response: As WSGI has it.
-
-        Returns:
-            The answer's body.
-        """
+        """Give the request its id, then handle it."""
         request_id.start(environ.get("HTTP_X_REQUEST_ID", ""))
         return super().wsgi_app(environ, start_response)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Let path and method alone decide, not the host: reading that takes longer than the routing."""
+        """Match by path and method, not by host: to read the host takes longer than the routing."""
         if request is None:
             return None
         return self.url_map.bind("", path_info=request.path, default_method=request.method)

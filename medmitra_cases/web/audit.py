@@ -1,4 +1,4 @@
-"""Who asked for whose cases, and what came of it: a line of JSON for each request, on a logger of its own."""
+"""The audit: one line of JSON for each request for cases, with the doctor and the outcome."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ from flask import Blueprint, Response, g, request
 
 from medmitra_cases.telemetry import LineHandler, request_id
 
-_log = logging.getLogger("medmitra_cases.audit")
+_log = logging.getLogger("medmitra_cases.audit")  # documented: operators attach handlers to it
 
 BROKEN_OFF = "broken_off"
 CUT_OFF = "cut_off"
@@ -19,39 +19,42 @@ _unwritten: set["Entry"] = set()
 
 
 class Entry:
-    """What the audit says of one request for cases. Neither names nor tokens, nor anything else of a patient.
+    """The audit's entry for one request. It has no token, no name and no other data of a patient.
 
     Attributes:
         request_id: The request's id.
-        subject: The doctor whose token it carries, as a UUID; None without one that holds.
-        cases: How many cases were handed to the server to send.
+        subject: The doctor of the request's token, as a UUID; None without a valid token.
+        cases: The number of cases that were passed to the server for sending.
+        status: The HTTP status of the response.
+        outcome: The outcome of the request; None stands for the status's name, such as ``not_modified``.
     """
 
     def __init__(self, user_id: str | None) -> None:
-        """Begin with the current request.
+        """Start with the current request.
 
         Args:
-            user_id: The doctor whose cases are asked for; None if that is not one UUID.
+            user_id: The doctor whose cases are requested; None if that is not one UUID.
         """
         self.subject: str | None = None
         self.cases = 0
+        self.status = 0
+        self.outcome: str | None = None
         self._user_id = user_id
         self.request_id = request_id.current()
-        self._client = request.remote_addr  # the one that the trusted proxy names, if it does
+        self._client = request.remote_addr  # the address that the trusted proxy names, if there is one
         self._time = datetime.now(timezone.utc)
         self._started = time.perf_counter()
         _unwritten.add(self)
 
-    def write(self, status: int | None, outcome: str | None = None) -> None:
+    def write(self, *, cut_off: bool = False) -> None:
         """Write the line, once.
 
         Args:
-            status: The HTTP status of the answer; None if there is none.
-            outcome: What came of the request; by default the status's name, such as ``not_modified``.
+            cut_off: Whether the process ends before the response does.
         """
         try:
             _unwritten.remove(self)
-        except KeyError:  # cut_off has written it meanwhile
+        except KeyError:  # write_unfinished() has written it
             return
         line = {
             "time": self._time,
@@ -59,8 +62,8 @@ class Entry:
             "client": self._client,
             "subject": self.subject,
             "user_id": self._user_id,
-            "outcome": outcome if outcome or not status else HTTPStatus(status).name.lower(),
-            "status": status,
+            "outcome": CUT_OFF if cut_off else self.outcome or HTTPStatus(self.status).name.lower(),
+            "status": None if cut_off else self.status,
             "cases": self.cases,
             "duration_ms": round((time.perf_counter() - self._started) * 1_000, 3),
         }
@@ -68,10 +71,10 @@ class Entry:
 
 
 def begin(user_id: str | None) -> Entry:
-    """Begin the current request's entry, which is written with its answer unless ``defer`` is called.
+    """Start the entry of the current request. It is written when its response ends.
 
     Args:
-        user_id: The doctor whose cases are asked for; None if that is not one UUID.
+        user_id: The doctor whose cases are requested; None if that is not one UUID.
 
     Returns:
         The entry.
@@ -80,21 +83,16 @@ def begin(user_id: str | None) -> Entry:
     return entry
 
 
-def defer() -> None:
-    """Take the current request's entry over: whoever has it writes it, and not the end of the request."""
-    g.pop("audit_entry")
-
-
 def write_unfinished() -> None:
-    """Write the entries of requests that are worked on: the process ends."""
+    """Write the entries of requests whose responses have not ended, because the process ends."""
     for entry in list(_unwritten):
-        entry.write(None, CUT_OFF)
+        entry.write(cut_off=True)
 
 
 def init_blueprint(blueprint: Blueprint) -> None:
-    """Write the entry of each request that the blueprint answers, errors included.
+    """Write an entry for each request that the blueprint handles, errors included.
 
-    Unless the program has given the logger handlers, the lines go to stderr as they are.
+    The lines go to stderr, unless the program has already given the logger handlers.
 
     Args:
         blueprint: The blueprint.
@@ -103,11 +101,15 @@ def init_blueprint(blueprint: Blueprint) -> None:
     if not _log.handlers:
         _log.addHandler(LineHandler())
         _log.propagate = False
-    blueprint.after_request(_write)
+    blueprint.after_request(_end)
 
 
-def _write(response: Response) -> Response:
+def _end(response: Response) -> Response:
     entry: Entry | None = g.pop("audit_entry", None)
     if entry is not None:
-        entry.write(response.status_code)
+        entry.status = response.status_code
+        if response.is_streamed:
+            response.call_on_close(entry.write)
+        else:
+            entry.write()
     return response

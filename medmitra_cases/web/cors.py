@@ -1,4 +1,4 @@
-"""Lets pages of other origins read the answers (the Fetch standard's CORS protocol)."""
+"""CORS: pages of other origins may read the responses (Fetch standard, "CORS protocol")."""
 
 import re
 from collections.abc import Sequence
@@ -6,26 +6,26 @@ from collections.abc import Sequence
 from flask import Flask, Response
 from flask_cors import CORS
 
-# What a page may read of an answer beside its body.
+# The response header fields that a page may read.
 EXPOSED_HEADERS = ("ETag", "Link", "X-Request-ID", "X-Total-Count")
 
-# What a page may add to its request. A preflight asks for them, and its answer is good for an hour.
+# The request header fields that a page may send, and how long a browser may cache that answer.
 ALLOWED_HEADERS = ("Authorization", "Content-Type", "If-None-Match")
 MAX_AGE_SECONDS = 3_600
 
 
 def init_app(app: Flask, origins: Sequence[str]) -> None:
-    """Answer pages of these origins as they need it, errors included. Without origins change nothing.
+    """Add the CORS header fields to all responses, errors included. Without origins nothing changes.
 
     Args:
         app: The application.
-        origins: Each as a browser writes it, such as ``https://app.example``.
+        origins: The allowed origins, as a browser writes them: ``https://app.example``.
     """
     if not origins:
         return
     CORS(
         app,
-        # As patterns: of strings flask-cors guesses whether they are some, and takes [::1] for one.
+        # As patterns: flask-cors guesses whether a string is one, and takes [::1] for a pattern.
         origins=[re.compile(re.escape(origin) + r"\Z") for origin in origins],
         methods=["GET", "HEAD"],
         allow_headers=ALLOWED_HEADERS,
@@ -37,6 +37,6 @@ def init_app(app: Flask, origins: Sequence[str]) -> None:
 
 
 def _vary(response: Response) -> Response:
-    # flask-cors would say so only where the origin is one of ours; a cache must know it of the others, too.
+    # flask-cors would add it only for allowed origins; a cache must know it for the others, too.
     response.vary.add("Origin")
     return response

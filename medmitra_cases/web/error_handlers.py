@@ -1,4 +1,4 @@
-"""Turns every exception into the contract's error body, in one place."""
+"""Turns every exception into the contract's error body."""
 
 import logging
 from collections.abc import Iterable
@@ -24,12 +24,12 @@ _log = logging.getLogger(__name__)
 
 
 def error_response(status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Response:
-    """Build an error answer.
+    """Make an error response.
 
     Args:
         status: The HTTP status.
         detail: One sentence for the client.
-        headers: Further headers, such as ``Allow``.
+        headers: More header fields, such as ``Allow``.
 
     Returns:
         The response.
@@ -40,15 +40,14 @@ def error_response(status: int, detail: str, headers: Iterable[tuple[str, str]] 
 
 
 def broken_off(error: Exception, name: str) -> BrokenOff:
-    """Log what keeps an answer that has begun from being completed.
+    """Log why a response that has begun cannot be completed.
 
     Args:
-        error: What happened.
+        error: The error.
         name: The request's id.
 
     Returns:
-        The error to raise instead, ``from None``: what happened may quote data, and servers log what they
-        get.
+        The error to raise ``from None`` instead: servers log what they get, and the original may quote data.
     """
     _log_fault("broken off", error, name)
     return BrokenOff()
@@ -72,7 +71,7 @@ def init_app(app: Flask) -> None:
 
 
 def _token_missing(_error: TokenMissing) -> Response:
-    # RFC 6750, 3.1: who did not try to authenticate is told no error.
+    # RFC 6750, 3.1: a request without credentials gets no error code.
     challenge = ("WWW-Authenticate", "Bearer")
     return error_response(401, "a token is needed (Authorization: Bearer <token>)", [challenge])
 
@@ -104,17 +103,16 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _fault(error: Exception) -> Response:
-    _log_fault("failed", error, request_id.current())
-    return error_response(
-        500, f"Internal server error: {_public_text(error)} (request id {request_id.current()})"
-    )
+    name = request_id.current()
+    _log_fault("failed", error, name)
+    return error_response(500, f"Internal server error: {_public_text(error)} (request id {name})")
 
 
-def _log_fault(what: str, error: Exception, name: str) -> None:
+def _log_fault(event: str, error: Exception, name: str) -> None:
     if isinstance(error, Fault):
-        _log.error("request %s %s: %s", name, what, error.log_text())
+        _log.error("request %s %s: %s", name, event, error.log_text())
     else:
-        _log.error("request %s %s: %s", name, what, _public_text(error), exc_info=error)
+        _log.error("request %s %s: %s", name, event, _public_text(error), exc_info=error)
 
 
 def _public_text(error: Exception) -> str:

@@ -1,28 +1,28 @@
-"""The header fields that every answer carries."""
+"""The header fields of every response, and those of responses with cases."""
 
 from flask import Flask, Response
 
 from medmitra_cases.telemetry import request_id
 
-# What an answer is, its Content-Type says.
+# Browsers must not guess the type.
 NOSNIFF = ("X-Content-Type-Options", "nosniff")
-# Should a browser show an answer as a page, it may do nothing there.
+# A browser that shows a response as a page must not run or load anything.
 POLICY = (
     "Content-Security-Policy",
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 )
 SECURITY_HEADERS = (NOSNIFF, POLICY)
 
-# Of answers with cases.
+# Only for responses with cases.
 CACHE_HEADERS = (
-    # Health data: no shared cache may keep it, and no cache may answer without asking again.
+    # Health data: no shared cache may store it, and every cache must revalidate it.
     ("Cache-Control", "private, no-cache"),
     ("Vary", "Authorization"),
 )
 
 
 def init_app(app: Flask) -> None:
-    """Add the fields to every answer, and the id of its request. A policy that an answer has stays.
+    """Add the security headers and the request id to every response. A policy that it already has stays.
 
     Args:
         app: The application.
@@ -31,6 +31,6 @@ def init_app(app: Flask) -> None:
 
 
 def _add(response: Response) -> Response:
-    safety = SECURITY_HEADERS if POLICY[0] not in response.headers else (NOSNIFF,)
-    response.headers.extend((*safety, ("X-Request-ID", request_id.current())))
+    added = SECURITY_HEADERS if POLICY[0] not in response.headers else (NOSNIFF,)
+    response.headers.extend((*added, ("X-Request-ID", request_id.current())))
     return response

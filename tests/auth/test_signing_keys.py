@@ -16,8 +16,6 @@ from flask.testing import FlaskClient
 from jwt.algorithms import ECAlgorithm
 from werkzeug.test import TestResponse
 
-from medmitra_cases import create_app
-from medmitra_cases.app import DATABASE
 from medmitra_cases.auth import jwks
 from tests.support import factories
 from tests.support.factories import CasesDatabase, case, in_json
@@ -68,27 +66,26 @@ def key_server() -> Iterator[KeyServer]:
 
 @pytest.fixture(autouse=True)
 def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Sets times of ``signing_keys``; those that a busy machine could reach are out of reach until then."""
+    """Sets times of ``jwks``; those that a busy machine could reach are out of reach until then."""
 
     def set_seconds(**values: float) -> None:
         for name, value in values.items():
             monkeypatch.setattr(jwks, f"{name.upper()}_SECONDS", value)
 
-    set_seconds(fetch=TIMEOUT_SECONDS, pause=NEVER, fresh=NEVER, keep=NEVER)
+    set_seconds(fetch=TIMEOUT_SECONDS, refetch=NEVER, refresh=NEVER, stale=NEVER)
     return set_seconds
 
 
 @contextmanager
 def client_of(database: CasesDatabase, url: str, **variables: str) -> Iterator[FlaskClient]:
     """A client of a service that fetches its keys there."""
-    app = create_app(factories.settings(database.service_dsn, MEDMITRA_JWKS_URL=url, **variables))
-    try:
-        yield app.test_client()
-    finally:
-        for thread in threading.enumerate():
-            if thread.name == "signing-keys":  # it would log in the next test
-                thread.join(TIMEOUT_SECONDS)
-        app.extensions[DATABASE].close()
+    with factories.client_on(database.service_dsn, MEDMITRA_JWKS_URL=url, **variables) as client:
+        try:
+            yield client
+        finally:
+            for thread in threading.enumerate():
+                if thread.name == "signing-keys":  # it would log in the next test
+                    thread.join(TIMEOUT_SECONDS)
 
 
 @pytest.fixture
@@ -276,7 +273,7 @@ def test_a_new_key_counts_at_the_first_request_after_the_pause(
     key_server.publish(*GOOD_KEYS, jwk(NEW_KEY, "new"))
     assert_refused(ask(client, ROTATED), UNKNOWN_KEY)
     assert key_server.fetches == 1
-    seconds(pause=0)
+    seconds(refetch=0)
     assert_accepted(ask(client, ROTATED))
     assert_accepted(ask(client, GOOD))
     assert key_server.fetches == 2
@@ -293,7 +290,7 @@ def test_a_storm_of_made_up_kids_makes_one_more_fetch_at_most(
     for response in ask_at_once(client, forged, threads=8):
         assert_refused(response, UNKNOWN_KEY)
     assert key_server.fetches <= before + 1
-    seconds(pause=0)  # but for the pause, each of them would have made one
+    seconds(refetch=0)  # but for the pause, each of them would have made one
     assert_refused(ask(client, forged[0]), UNKNOWN_KEY)
     assert_refused(ask(client, forged[1]), UNKNOWN_KEY)
     assert key_server.fetches == 3
@@ -352,10 +349,10 @@ def test_keys_stay_good_for_a_while_when_the_key_server_fails(
 ) -> None:
     assert_accepted(ask(client, GOOD))
     with failing(key_server, failure):
-        seconds(pause=0, fresh=0)
+        seconds(refetch=0, refresh=0)
         ask_until(client, GOOD, lambda _: caplog.text.count("no keys from MEDMITRA_JWKS_URL") >= 2)
         assert_accepted(ask(client, GOOD))
-        seconds(keep=0)
+        seconds(stale=0)
         assert_unavailable(ask(client, GOOD))
     assert not [part for part in GOOD.split(".") if part in caplog.text]
 
@@ -367,7 +364,7 @@ def test_a_key_taken_back_stops_being_good_at_the_first_request_after_a_while(
     key_server.publish(jwk(NEW_KEY, "new"))
     assert_accepted(ask(client, GOOD))
     assert key_server.fetches == 1
-    seconds(pause=0, fresh=0)
+    seconds(refetch=0, refresh=0)
     assert_refused(ask(client, GOOD), UNKNOWN_KEY)
 
 
@@ -381,7 +378,7 @@ def test_the_last_key_can_be_taken_back(
 ) -> None:
     assert_accepted(ask(client, GOOD))
     key_server.publish(*left)
-    seconds(pause=0, fresh=0)
+    seconds(refetch=0, refresh=0)
     assert_refused(ask(client, GOOD), UNKNOWN_KEY)
     assert "MEDMITRA_JWKS_URL has no key for ES256 or RS256" in caplog.text
 
@@ -391,7 +388,7 @@ def test_a_key_replaced_under_its_name_stops_being_good(
 ) -> None:
     assert_accepted(ask(client, GOOD))
     key_server.publish(jwk(NEW_KEY, "ec"))
-    seconds(pause=0, fresh=0)
+    seconds(refetch=0, refresh=0)
     assert_refused(ask(client, GOOD), NO_MATCH)
     assert_accepted(ask(client, issued_by_key(NEW_KEY, "ec")))
 
@@ -410,7 +407,7 @@ def test_without_keys_it_says_so_and_recovers(
         assert_unavailable(ask(client, GOOD))  # without asking the key server again
         assert key_server.fetches == fetches
         assert caplog.text.count("no keys from MEDMITRA_JWKS_URL") == 1
-    seconds(pause=0)
+    seconds(refetch=0)
     assert_accepted(ask(client, GOOD))
     assert not [part for part in GOOD.split(".") if part in caplog.text]
 
@@ -419,7 +416,7 @@ def test_an_unknown_kid_is_no_forgery_while_there_is_no_telling(
     client: FlaskClient, key_server: KeyServer, seconds: Callable[..., None]
 ) -> None:
     assert_accepted(ask(client, GOOD))
-    seconds(pause=0)
+    seconds(refetch=0)
     with key_server.gone():
         assert_unavailable(ask(client, ROTATED))
         assert_accepted(ask(client, GOOD))
@@ -447,7 +444,7 @@ def test_a_key_server_that_hangs_holds_a_request_no_longer_than_said(
     client: FlaskClient, key_server: KeyServer, seconds: Callable[..., None]
 ) -> None:
     assert_accepted(ask(client, GOOD))
-    seconds(fetch=0.05, pause=0)
+    seconds(fetch=0.05, refetch=0)
     with ThreadPoolExecutor(1) as pool, key_server.holding():
         # That it ends at all is the proof: the key server answers only when the block ends.
         assert_unavailable(pool.submit(ask, client, ROTATED).result(TIMEOUT_SECONDS))
@@ -460,7 +457,7 @@ def test_a_key_server_that_hangs_holds_a_request_no_longer_than_said(
 def test_a_silent_key_server_is_given_up_and_asked_again(
     layout_database: CasesDatabase, key_server: KeyServer, seconds: Callable[..., None]
 ) -> None:
-    seconds(fetch=0.05, pause=0)
+    seconds(fetch=0.05, refetch=0)
     with client_of(layout_database, key_server.url) as client, key_server.holding():
         ask_until(client, GOOD, lambda _: key_server.fetches > 1, meanwhile=assert_unavailable)
 
@@ -469,10 +466,10 @@ def test_known_keys_do_not_wait_for_a_key_server_that_has_failed(
     client: FlaskClient, key_server: KeyServer, seconds: Callable[..., None]
 ) -> None:
     assert_accepted(ask(client, GOOD))
-    seconds(pause=0)
+    seconds(refetch=0)
     with failing(key_server, FAILURES["500"]):
         assert_unavailable(ask(client, ROTATED))
-    seconds(pause=0, fresh=0)
+    seconds(refetch=0, refresh=0)
     with ThreadPoolExecutor(2) as pool:
         with key_server.holding():
             waiting = pool.submit(ask, client.application.test_client(), ROTATED)
@@ -487,7 +484,7 @@ def test_known_keys_wait_only_so_long_for_a_key_server_that_falls_silent(
     client: FlaskClient, key_server: KeyServer, seconds: Callable[..., None]
 ) -> None:
     assert_accepted(ask(client, GOOD))
-    seconds(pause=0, fresh=0, fetch=0.05)
+    seconds(refetch=0, refresh=0, fetch=0.05)
     with key_server.holding():
         assert_accepted(ask(client, GOOD))
         key_server.wait_for_fetches(2)
@@ -511,5 +508,5 @@ def test_a_fetch_that_cannot_begin_does_not_keep_the_next_from_beginning(
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fail)
         assert ask(client, GOOD).status_code == 500
-    seconds(pause=0)
+    seconds(refetch=0)
     assert_accepted(ask(client, GOOD))

@@ -16,8 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from medmitra_cases import create_app
-from medmitra_cases.app import DATABASE
 from medmitra_cases.auth.tokens import mint_token
 from tests.support import factories
 from tests.support.factories import DOCTOR, CasesDatabase, case, in_json
@@ -60,9 +58,8 @@ NOW = int(time.time())
 @contextmanager
 def client_of(url: str, **variables: str) -> Iterator[FlaskClient]:
     """A client of a service that needs tokens."""
-    app = create_app(factories.settings(url, **{"MEDMITRA_JWT_SECRET": SECRET, **variables}))
-    yield app.test_client()
-    app.extensions[DATABASE].close()
+    with factories.client_on(url, **{"MEDMITRA_JWT_SECRET": SECRET, **variables}) as client:
+        yield client
 
 
 @pytest.fixture

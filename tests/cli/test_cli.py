@@ -15,13 +15,12 @@ from click.testing import CliRunner, Result
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from medmitra_cases import __version__, create_app
-from medmitra_cases.app import DATABASE
+from medmitra_cases import __version__
 from medmitra_cases.cli.main import main
 from medmitra_cases.database.connection import connect
 from medmitra_cases.database.sql_files import read_sql, sql_directory
 from medmitra_cases.testing.postgres import new_database
-from tests.support.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, Layout, execute, settings
+from tests.support.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, Layout, client_on, execute
 from tests.support.processes import COMMAND, TIMEOUT_SECONDS, environment
 from tests.support.processes import run as run_process
 from tests.support.terminals import run_on_terminal
@@ -409,10 +408,9 @@ def test_token_is_one_that_serve_accepts(empty_database: str, owner: Connection)
     printed = run_process("token", "--user", DOCTOR.upper(), "--minutes", "5", **variables)
     assert (printed.returncode, printed.stderr) == (0, "")
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", printed.stdout)
-    app = create_app(settings(empty_database, **variables))
     header = {"Authorization": f"Bearer {printed.stdout.strip()}"}
-    response = app.test_client().get(f"/cases/all_cases?user_id={DOCTOR}", headers=header)
-    app.extensions[DATABASE].close()
+    with client_on(empty_database, **variables) as client:
+        response = client.get(f"/cases/all_cases?user_id={DOCTOR}", headers=header)
     assert response.data == b'{"cases":[]}'
 
 

@@ -12,8 +12,6 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from medmitra_cases import create_app
-from medmitra_cases.app import DATABASE
 from medmitra_cases.responses import cases
 from tests.support import factories
 from tests.support.factories import DOCTOR, UTC, CasesDatabase, case, in_json
@@ -89,9 +87,8 @@ def reader(layout_database: CasesDatabase) -> Iterator[FlaskClient]:
     layout_database.clear()
     for columns in CASES:
         layout_database.add(columns, {**columns, "case_id": str(uuid.uuid4()), "user_id": DOCTOR[:-1] + "7"})
-    app = create_app(factories.settings(layout_database.service_dsn))
-    yield app.test_client()
-    app.extensions[DATABASE].close()
+    with factories.client_on(layout_database.service_dsn) as client:
+        yield client
 
 
 class Expected(NamedTuple):

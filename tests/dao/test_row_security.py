@@ -10,7 +10,7 @@ from medmitra_cases.cli.sample import insert_published_cases
 from medmitra_cases.dao import statements
 from medmitra_cases.dao.batches import CaseBatches
 from medmitra_cases.dao.fetch import fetch_cases
-from medmitra_cases.dao.statements import SET_USER_ID, Statements
+from medmitra_cases.dao.statements import SET_USER_ID, BoundQuery, Statements
 from medmitra_cases.database.connection import Connection, connect
 from medmitra_cases.database.sql_files import read_sql
 from medmitra_cases.models import CaseQuery
@@ -71,10 +71,10 @@ def test_a_long_list_too(
 def test_of_another_doctors_cases_none_is_shown(database: CasesDatabase, service: Connection) -> None:
     database.add(case())
     for query in QUERIES:
-        fetched = fetch_cases(service, query, subject=OTHER, at_most=10, row_versions=True)
+        fetched = fetch_cases(service, BoundQuery(query, OTHER, True), 10)
         assert fetched is not None
         assert fetched[0].rows == []
-        batches = CaseBatches(service, query, subject=OTHER, size=10, row_versions=True)
+        batches = CaseBatches(service, BoundQuery(query, OTHER, True), 10)
         assert list(batches) == []
 
 
@@ -82,7 +82,7 @@ def test_who_has_not_said_whose_sees_none(database: CasesDatabase, service: Conn
     database.add(case())
     assert doctors(service) == []
     for query in QUERIES:
-        fetched = fetch_cases(service, query, subject=DOCTOR, at_most=10, row_versions=True)
+        fetched = fetch_cases(service, BoundQuery(query, DOCTOR, True), 10)
         assert fetched is not None
         assert len(fetched[0].rows) == 1
         # What was said held for that transaction only: behind PgBouncer the next may be another client's.

@@ -19,8 +19,6 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from medmitra_cases import create_app
-from medmitra_cases.app import DATABASE
 from medmitra_cases.database.connection import Connection
 from medmitra_cases.database.database import Database
 from medmitra_cases.embedded.postgres import embedded_postgres
@@ -28,7 +26,7 @@ from medmitra_cases.errors import DatabaseUnavailable, QueryTimedOut
 from medmitra_cases.telemetry import metrics
 from medmitra_cases.testing.postgres import new_database
 from tests.support import factories
-from tests.support.factories import DOCTOR, CasesDatabase, case, execute
+from tests.support.factories import DOCTOR, CasesDatabase, case, client_on, execute
 from tests.support.processes import frozen, serve, wait_until
 from tests.support.proxy import Proxy
 
@@ -70,7 +68,9 @@ def test_first_request_after_all_backends_were_terminated(
     assert sessions(database) == 1
 
 
-def test_one_connection_per_thread_and_none_after_close(app: Flask, database: CasesDatabase) -> None:
+def test_one_connection_per_thread_and_none_after_close(
+    app: Flask, service_database: Database, database: CasesDatabase
+) -> None:
     threads = 5
     all_in = threading.Barrier(threads)
 
@@ -82,7 +82,7 @@ def test_one_connection_per_thread_and_none_after_close(app: Flask, database: Ca
         answers = [pool.submit(ask) for _ in range(threads)]
         assert [answer.result() for answer in answers] == [[200] * 3] * threads
         assert sessions(database) == threads
-        app.extensions[DATABASE].close()
+        service_database.close()
         wait_until_sessions(database, 0)
 
 
@@ -102,9 +102,11 @@ def test_connections_of_ended_threads_are_closed(app: Flask, database: CasesData
     wait_until_sessions(database, 0)
 
 
-def test_a_read_after_close_opens_again(client: FlaskClient, app: Flask, database: CasesDatabase) -> None:
+def test_a_read_after_close_opens_again(
+    client: FlaskClient, service_database: Database, database: CasesDatabase
+) -> None:
     assert client.get(ASKED).status_code == 200
-    app.extensions[DATABASE].close()
+    service_database.close()
     assert client.get(ASKED).status_code == 200
     assert sessions(database) == 1
 
@@ -155,15 +157,13 @@ def test_starts_without_a_database_serves_when_it_appears_and_again_after_a_rest
         owner.autocommit = True
         factories.LAYOUTS["own_table"].create(owner)
     url = psycopg2.extensions.make_dsn(owner_dsn, user="medmitra_cases")
-    app = create_app(factories.settings(url, MEDMITRA_DATABASE_WAIT_SECONDS="0"))
-    client = app.test_client()
-    assert client.get(ASKED).status_code == 500
-    with embedded_postgres(folder):
-        assert client.get(ASKED).status_code == 200
-    with embedded_postgres(folder):
-        assert client.get(ASKED).status_code == 200
-    assert client.get(ASKED).status_code == 500
-    app.extensions[DATABASE].close()
+    with client_on(url, MEDMITRA_DATABASE_WAIT_SECONDS="0") as client:
+        assert client.get(ASKED).status_code == 500
+        with embedded_postgres(folder):
+            assert client.get(ASKED).status_code == 200
+        with embedded_postgres(folder):
+            assert client.get(ASKED).status_code == 200
+        assert client.get(ASKED).status_code == 500
 
 
 def test_a_read_waits_for_a_database_that_comes_back(folder: Path) -> None:
@@ -273,9 +273,7 @@ class TestProxied:
 @pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
 def test_a_frozen_backend_is_a_query_that_timed_out(database: CasesDatabase) -> None:
     url = psycopg2.extensions.make_dsn(database.service_dsn, options="-c statement_timeout=100")
-    app = create_app(factories.settings(url))
-    client = app.test_client()
-    with closing(app.extensions[DATABASE]):
+    with client_on(url) as client:
         assert client.get(ASKED).status_code == 200
         ((pid,),) = execute(database.owner, f"SELECT pid {SESSIONS}")
         retried = retries()
@@ -381,12 +379,10 @@ def test_who_waits_for_a_thread_waits_for_the_database_meanwhile(state: str) -> 
 
 def test_nothing_is_opened_before_the_first_read(database: CasesDatabase) -> None:
     threads, opened = threading.active_count(), descriptors()
-    app = create_app(factories.settings(database.service_dsn))
-    client = app.test_client()
-    assert client.get("/nowhere").status_code == 404
-    assert (threading.active_count(), descriptors()) == (threads, opened)
-    assert client.get(ASKED).status_code == 200
-    app.extensions[DATABASE].close()
+    with client_on(database.service_dsn) as client:
+        assert client.get("/nowhere").status_code == 404
+        assert (threading.active_count(), descriptors()) == (threads, opened)
+        assert client.get(ASKED).status_code == 200
 
 
 def test_a_process_that_forks_after_making_it_can_serve(database: CasesDatabase) -> None:

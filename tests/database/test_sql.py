@@ -13,10 +13,8 @@ import pytest
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases import create_app
-from medmitra_cases.app import DATABASE
 from medmitra_cases.cli.sample import insert_published_cases
-from medmitra_cases.dao.statements import SELECT_CASES, WHOLE_LIST, statements, values
+from medmitra_cases.dao.statements import SELECT_CASES, WHOLE_LIST, BoundQuery
 from medmitra_cases.database.sql_files import read_sql, sql_directory
 from medmitra_cases.errors import SqlFileError
 from medmitra_cases.models import SORT_COLUMNS, CaseQuery
@@ -27,12 +25,12 @@ from tests.support.factories import (
     UTC,
     CasesDatabase,
     case,
+    client_on,
     execute,
-    settings,
 )
 from tests.support.plans import Plan
 
-ASKED = values(CaseQuery(DOCTOR), DOCTOR, most=None, row_versions=True)
+ASKED = BoundQuery(CaseQuery(DOCTOR), DOCTOR, row_versions=True).parameters()
 
 SNAPSHOT = """
     SELECT 'column', attrelid::regclass::text, attname,
@@ -209,9 +207,8 @@ def test_a_view_without_row_versions_will_do(empty_database: str, owner: Connect
     execute(owner, read_sql("roles"))
     (name,) = execute(owner, "SELECT current_database()")[0]
     service_dsn = make_dsn(empty_database, dbname=name, user="medmitra_cases")
-    app = create_app(settings(service_dsn, MEDMITRA_ETAG_SOURCE="body"))
-    with closing(app.extensions[DATABASE]):
-        answer = app.test_client().get(f"/cases/all_cases?user_id={DOCTOR}")
+    with client_on(service_dsn, MEDMITRA_ETAG_SOURCE="body") as client:
+        answer = client.get(f"/cases/all_cases?user_id={DOCTOR}")
     assert answer.get_json() == {"cases": []}
     assert answer.headers["ETag"]
 
@@ -314,10 +311,9 @@ def test_the_query_works_for_any_role_and_search_path(database: CasesDatabase) -
 
 
 def test_the_plain_list_has_statements_of_its_own() -> None:
-    plain = CaseQuery(DOCTOR)
-    assert statements(plain) is WHOLE_LIST
-    assert statements(plain._replace(sort_order="asc")) is WHOLE_LIST
-    assert statements(plain._replace(sort_order="desc")) is not WHOLE_LIST
+    assert BoundQuery(CaseQuery(DOCTOR), DOCTOR, True).statements is WHOLE_LIST
+    assert BoundQuery(CaseQuery(DOCTOR, sort_order="asc"), DOCTOR, True).statements is WHOLE_LIST
+    assert BoundQuery(CaseQuery(DOCTOR, sort_order="desc"), DOCTOR, True).statements is not WHOLE_LIST
 
 
 # What a plan that applies a filter says of it.
@@ -373,5 +369,5 @@ def test_no_other_doctors_case_is_a_place_even_to_a_role_that_sees_them_all(data
     others, mine = case(user_id=DOCTOR[:-1] + "7"), case()
     database.add(others, mine)
     query = CaseQuery(DOCTOR, after=others["case_id"])
-    bound = values(query, DOCTOR, most=None, row_versions=True)
-    assert execute(database.owner, statements(query).read, bound) == []
+    bound = BoundQuery(query, DOCTOR, row_versions=True)
+    assert execute(database.owner, bound.statements.read, bound.parameters()) == []

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ SLEEP = ("/bin/sleep", "600")
 
 
 @pytest.fixture(autouse=True)
-def _exit_on_signals() -> Iterator[None]:
-    with exit_on_signals():
-        yield
+def _exit_on_signals(original_handlers: None) -> None:  # noqa: ARG001
+    exit_on_signals()
 
 
 def assert_ended(started: list[subprocess.Popen[bytes]]) -> None:

@@ -27,16 +27,15 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from werkzeug.test import TestResponse
 
 import medmitra_cases
-from medmitra_cases import create_app
 from medmitra_cases import database as database_wing
-from medmitra_cases.app import DATABASE
+from medmitra_cases.dao import reader
 from medmitra_cases.database import read_sql, sql_directory
 from medmitra_cases.database.connection import _Cursor
 from medmitra_cases.embedded.postgres import embedded_postgres
 from medmitra_cases.responses import cases, etags
 from medmitra_cases.schemas.case import CaseSchema
 from medmitra_cases.testing.postgres import make_roles, new_database
-from tests.support.factories import DOCTOR, KEYS, LAYOUTS, CasesDatabase, case, execute, settings
+from tests.support.factories import DOCTOR, KEYS, LAYOUTS, CasesDatabase, case, client_on, execute
 from tests.support.processes import Running, frozen, run_program, serve, wait_until
 
 URL = "/cases/all_cases?user_id="
@@ -111,9 +110,8 @@ def asked(filled: list[dict[str, Any]]) -> dict[str, str]:
 @contextmanager
 def serving(database: CasesDatabase, **variables: str) -> Iterator[FlaskClient]:
     """A client of a service that has just been started."""
-    app = create_app(settings(database.service_dsn, **variables))
-    yield app.test_client()
-    app.extensions[DATABASE].close()
+    with client_on(database.service_dsn, **variables) as client:
+        yield client
 
 
 @pytest.fixture
@@ -230,8 +228,8 @@ def test_for_a_304_no_case_is_read(
 ) -> None:
     known = {url: get(client, url).tag for url in asked.values()}
     for module, name in [
-        (cases, "fetch_cases"),
-        (cases, "CaseBatches"),
+        (reader, "fetch_cases"),
+        (reader, "CaseBatches"),
         (CaseSchema, "dump_rows"),
     ]:
         monkeypatch.setattr(module, name, None)

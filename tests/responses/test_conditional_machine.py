@@ -16,8 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from psycopg2.errors import DeadlockDetected
 from psycopg2.extensions import connection as PsycopgConnection
 
-from medmitra_cases import create_app
-from medmitra_cases.app import DATABASE
 from medmitra_cases.responses import cases
 from tests.support import factories
 from tests.support.factories import DOCTOR, KEYS, CasesDatabase, execute, in_json
@@ -170,9 +168,8 @@ def world(database: CasesDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             writer.commit()
         clients = {}
         for source in SOURCES:
-            app = create_app(factories.settings(database.service_dsn, MEDMITRA_ETAG_SOURCE=source))
-            stack.callback(app.extensions[DATABASE].close)
-            clients[source] = app.test_client()
+            client = factories.client_on(database.service_dsn, MEDMITRA_ETAG_SOURCE=source)
+            clients[source] = stack.enter_context(client)
         yield World(database, clients, writers, {})
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from medmitra_cases.app import DATABASE
+from medmitra_cases.dao import reader
 from medmitra_cases.dao.batches import CaseBatches
 from medmitra_cases.dao.fetch import fetch_cases
+from medmitra_cases.dao.statements import BoundQuery
+from medmitra_cases.database import Database
 from medmitra_cases.errors import BrokenOff, DataRefused
 from medmitra_cases.models import CaseQuery
 from medmitra_cases.responses import cases
@@ -22,6 +23,7 @@ from tests.support.factories import DOCTOR, KEYS, CasesDatabase, execute, in_jso
 from tests.support.processes import wait_until
 
 ASKED = f"/cases/all_cases?user_id={DOCTOR}"
+BOUND = BoundQuery(CaseQuery(DOCTOR), DOCTOR, row_versions=True)
 SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname = current_database()"
 TERMINATE = f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}"
 
@@ -158,7 +160,7 @@ def test_what_breaks_a_list_off_takes_no_data_along(
             return super().__next__()
 
     add(database, 50)
-    monkeypatch.setattr(cases, "CaseBatches", Refused)
+    monkeypatch.setattr(reader, "CaseBatches", Refused)
     _, chunks = begin(client)
     next(chunks)
     with pytest.raises(BrokenOff) as raised:
@@ -181,12 +183,10 @@ def test_a_list_that_cannot_be_written_is_a_500(
 
 
 def test_a_batch_that_cannot_be_decoded_leaves_no_transaction(
-    app: Flask, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
+    service_database: Database, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(database, 50)
-    batches = app.extensions[DATABASE].read(
-        0, CaseBatches, CaseQuery(DOCTOR), subject=DOCTOR, size=10, row_versions=True
-    )
+    batches = service_database.read(0, CaseBatches, BOUND, 10)
     monkeypatch.setattr(
         "medmitra_cases.dao.batches.CaseBatches._size", property(lambda _: 1 / 0), raising=False
     )
@@ -195,12 +195,13 @@ def test_a_batch_that_cannot_be_decoded_leaves_no_transaction(
     assert states(database) == ["idle"]
 
 
-def test_a_lost_connection_is_replaced_before_a_list_begins(app: Flask, database: CasesDatabase) -> None:
+def test_a_lost_connection_is_replaced_before_a_list_begins(
+    service_database: Database, database: CasesDatabase
+) -> None:
     add(database, 50)
-    reader = app.extensions[DATABASE]
-    reader.read(0, CaseBatches, CaseQuery(DOCTOR), subject=DOCTOR, size=10, row_versions=True).close()
+    service_database.read(0, CaseBatches, BOUND, 10).close()
     execute(database.owner, TERMINATE)
-    batches = reader.read(0, CaseBatches, CaseQuery(DOCTOR), subject=DOCTOR, size=10, row_versions=True)
+    batches = service_database.read(0, CaseBatches, BOUND, 10)
     assert [len(batch.rows) for batch in batches] == [10] * 5
     batches.close()
     assert states(database) == ["idle"]
@@ -210,7 +211,7 @@ def test_a_lost_connection_is_replaced_before_a_list_begins(app: Flask, database
 def test_a_list_that_cannot_begin_is_a_500(
     client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cases, "fetch_cases", lambda *_, **__: None)  # too many, it says
+    monkeypatch.setattr(reader, "fetch_cases", lambda *_: None)  # too many, it says
     execute(database.owner, "ALTER TABLE medmitra.cases RENAME COLUMN status TO state")
     try:
         response = client.get(ASKED)
@@ -230,7 +231,7 @@ def test_a_list_whose_first_rows_cannot_be_read_is_a_500(
             execute(database.owner, TERMINATE)
 
     add(database, 50)
-    monkeypatch.setattr(cases, "CaseBatches", Terminated)
+    monkeypatch.setattr(reader, "CaseBatches", Terminated)
     response = client.get(ASKED)
     assert response.status_code == 500
     assert response.get_json()["detail"].startswith("Internal server error: database unavailable")
@@ -246,7 +247,7 @@ def test_cases_that_vanish_before_a_list_begins(
         database.clear()
         return fetched
 
-    monkeypatch.setattr(cases, "fetch_cases", fetch_then_delete)
+    monkeypatch.setattr(reader, "fetch_cases", fetch_then_delete)
     assert client.get(ASKED).data == b'{"cases":[]}'
 
 

@@ -14,11 +14,9 @@ from flask.testing import FlaskClient
 from psycopg2.extensions import connection as Connection
 from werkzeug.test import TestResponse
 
-from medmitra_cases import create_app
-from medmitra_cases.app import DATABASE
 from medmitra_cases.dao import fetch
 from medmitra_cases.models import CaseQuery
-from tests.support.factories import DOCTOR, CasesDatabase, case, execute, settings
+from tests.support.factories import DOCTOR, CasesDatabase, case, client_on, execute
 from tests.support.links import links
 from tests.support.plans import Plan
 
@@ -30,9 +28,8 @@ UNKNOWN_PLACE = {"detail": "after must be the case_id of one of this doctor's ca
 @pytest.fixture(params=["row_versions", "body"])
 def reader(database: CasesDatabase, request: pytest.FixtureRequest) -> Iterator[FlaskClient]:
     """A client of the service, with either source of tags."""
-    app = create_app(settings(database.service_dsn, MEDMITRA_ETAG_SOURCE=request.param))
-    yield app.test_client()
-    app.extensions[DATABASE].close()
+    with client_on(database.service_dsn, MEDMITRA_ETAG_SOURCE=request.param) as client:
+        yield client
 
 
 @pytest.fixture

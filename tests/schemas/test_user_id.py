@@ -8,7 +8,8 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from medmitra_cases.schemas.query_fields import CANONICAL_UUID
+from medmitra_cases.schemas import query_fields
+from medmitra_cases.schemas.query_fields import canonical_uuid
 from tests.support.factories import DOCTOR
 
 URL = "/cases/all_cases"
@@ -82,13 +83,13 @@ def test_other_spellings(client_without_database: FlaskClient, value: str) -> No
 @given(st.binary(max_size=60))
 @example(DOCTOR.encode() + b"\n")
 def test_any_bytes_are_a_uuid_or_refused(client_without_database: FlaskClient, value: bytes) -> None:
-    if not CANONICAL_UUID.match(value.decode("latin-1")):
+    if not canonical_uuid(value.decode("latin-1")):
         assert refusal(client_without_database, f"user_id={quote(value)}") == NOT_A_UUID
 
 
-@given(st.from_regex(CANONICAL_UUID, fullmatch=True))
+@given(st.from_regex(query_fields._UUID, fullmatch=True))
 def test_what_is_accepted_is_what_uuid_writes(value: str) -> None:
-    assert str(uuid.UUID(value)) == value.lower()
+    assert str(uuid.UUID(value)) == canonical_uuid(value)
 
 
 @given(st.uuids(), st.booleans())
@@ -100,6 +101,6 @@ def test_every_uuid_is_accepted(client: FlaskClient, user_id: uuid.UUID, upper: 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_the_refused_value_is_not_repeated(client_without_database: FlaskClient, value: str) -> None:
-    if not CANONICAL_UUID.match(value):
+    if not canonical_uuid(value):
         query = f"user_id={quote(value)}"
         assert refusal(client_without_database, query) == NOT_A_UUID

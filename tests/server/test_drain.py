@@ -155,7 +155,7 @@ def test_a_long_list_that_takes_too_long_is_broken_off(database: CasesDatabase) 
     outcome, cases = audited(server, "slow")
     assert outcome == "broken_off"
     assert 0 < cases < 40_000
-    server.wait_for("WARNING .*clients cut off before they had their answers: 1")
+    server.wait_for("WARNING .*clients cut off before their responses were complete: 1")
 
 
 def test_a_second_signal_ends_it_at_once(server: Running, database: CasesDatabase) -> None:
@@ -171,7 +171,7 @@ def test_a_second_signal_ends_it_at_once(server: Running, database: CasesDatabas
         assert time.monotonic() - begun < DRAIN_SECONDS / 5
         for answer in answers:
             assert isinstance(answer.exception(), http.client.RemoteDisconnected | ConnectionResetError)
-    server.wait_for("WARNING .*clients cut off before they had their answers: 3")
+    server.wait_for("WARNING .*clients cut off before their responses were complete: 3")
     assert server.printed.count('"outcome":"cut_off","status":null,"cases":0') == 2  # the third had not begun
     assert "Traceback" not in server.printed
 

@@ -165,7 +165,7 @@ def test_a_query_that_hangs_does_not_keep_it_from_ending(database: CasesDatabase
         wait_until(lambda: database.waiting)
         assert server.end() == 1
         assert isinstance(answer.exception(), http.client.RemoteDisconnected | ConnectionResetError)
-    server.wait_for("WARNING .*clients cut off before they had their answers: 1")
+    server.wait_for("WARNING .*clients cut off before their responses were complete: 1")
     assert "Traceback" not in server.printed
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
+from flask.testing import FlaskClient
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.database.sql_files import read_sql
+from medmitra_cases import create_app
+from medmitra_cases.database import Database, read_sql
 from medmitra_cases.settings.settings import Settings
 
 DOCTOR = "b8acad4b-4944-4d66-b405-de70886e7248"
@@ -51,6 +53,14 @@ def execute(connection: Connection, statement: Any, values: Any = None) -> list[
 def settings(database_url: str, **variables: str) -> Settings:
     """Settings as an environment would give them."""
     return Settings.from_environ({"DATABASE_URL": database_url, **variables})
+
+
+@contextmanager
+def client_on(database_url: str, **variables: str) -> Iterator[FlaskClient]:
+    """A client of the service on that database, with these settings."""
+    chosen = settings(database_url, **variables)
+    with closing(Database(chosen.database_url, wait_seconds=chosen.database_wait_seconds)) as database:
+        yield create_app(chosen, database=database).test_client()
 
 
 def case(**values: Any) -> dict[str, Any]:

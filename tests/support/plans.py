@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import psycopg2
 
-from medmitra_cases.dao.statements import SELECT_MATCHING_CASES, SET_USER_ID, values
+from medmitra_cases.dao.statements import SELECT_MATCHING_CASES, SET_USER_ID, BoundQuery
 from medmitra_cases.models import CaseQuery
 from tests.support.factories import DOCTOR, CasesDatabase, execute
 
@@ -26,7 +26,7 @@ class Plan(NamedTuple):
     @classmethod
     def of(cls, database: CasesDatabase, query: CaseQuery) -> "Plan":
         """Run a query as the service would."""
-        bound = values(query, DOCTOR, most=None, row_versions=True)
+        bound = BoundQuery(query, DOCTOR, row_versions=True).parameters()
         with closing(psycopg2.connect(database.service_dsn)) as service:
             explain = "EXPLAIN (ANALYZE, BUFFERS OFF, COSTS OFF, TIMING OFF, FORMAT JSON)"
             statement = f"{SET_USER_ID};\n{explain} {SELECT_MATCHING_CASES}"

@@ -40,12 +40,12 @@ MISTAKEN = f"""
 import sys
 from medmitra_cases import app
 from medmitra_cases.cli import main as cli
-from medmitra_cases.responses import cases
+from medmitra_cases.dao import reader
 
-def fetch_cases(connection, query, **how):
-    if query.user_id == {OTHER!r}:
+def fetch_cases(connection, bound, max_rows):
+    if bound.query.user_id == {OTHER!r}:
         raise RuntimeError("a mistake\\nof ours")
-    return fetch(connection, query, **how)
+    return fetch(connection, bound, max_rows)
 
 def wsgi_app(self, environ, start_response):
     answer = serve(self, environ, start_response)
@@ -53,7 +53,7 @@ def wsgi_app(self, environ, start_response):
         raise RuntimeError("another mistake\\nof ours")
     return answer
 
-fetch, cases.fetch_cases = cases.fetch_cases, fetch_cases
+fetch, reader.fetch_cases = reader.fetch_cases, fetch_cases
 serve, app.Application.wsgi_app = app.Application.wsgi_app, wsgi_app
 sys.argv[0] = "medmitra-cases"
 cli.main()
@@ -243,7 +243,7 @@ def test_refusals_have_a_name_too(server: Running, request_head: bytes, name: st
 
 
 def test_what_is_said_at_start_belongs_to_no_request(server: Running) -> None:
-    (line,) = (line for line in lines(server) if "no tokens are asked for" in line["message"])
+    (line,) = (line for line in lines(server) if "no tokens are required" in line["message"])
     assert (line["level"], line["request_id"]) == ("WARNING", None)
 
 

@@ -16,8 +16,8 @@ from flask.testing import FlaskClient
 from psycopg2.extensions import make_dsn
 
 from medmitra_cases.auth.tokens import mint_token
+from medmitra_cases.dao import reader
 from medmitra_cases.dao.fetch import fetch_cases
-from medmitra_cases.responses import cases
 from medmitra_cases.settings.settings import Settings
 from medmitra_cases.web import audit
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute, settings
@@ -294,10 +294,11 @@ def test_a_request_that_was_cut_off_is_written_once(
         audit.write_unfinished()
         return fetch_cases(*args, **kwargs)
 
-    monkeypatch.setattr(cases, "fetch_cases", fetch_in_the_end)
+    monkeypatch.setattr(reader, "fetch_cases", fetch_in_the_end)
     with caplog.at_level(logging.INFO):
-        assert client.get(ASKED).status_code == 200
+        assert client.get(ASKED, headers={"X-Request-ID": "cut-off"}).status_code == 200
+    # Responses that other tests in this process did not close are cut off, too.
     (line,) = (
-        json.loads(entry.getMessage()) for entry in caplog.records if entry.name == "medmitra_cases.audit"
+        json.loads(record.getMessage()) for record in caplog.records if '"cut-off"' in record.getMessage()
     )
     assert said(line) == ("cut_off", None, None, DOCTOR, 0)

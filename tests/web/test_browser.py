@@ -7,7 +7,6 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from medmitra_cases import create_app
-from medmitra_cases.app import DATABASE
 from medmitra_cases.auth.tokens import mint_token
 from tests.support import factories
 from tests.support.factories import DOCTOR, CasesDatabase, case
@@ -23,11 +22,9 @@ SECRET = "test-secret-of-thirty-two-bytes-or-more"
 @pytest.fixture(params=[{}, {"MEDMITRA_JWT_SECRET": SECRET}], ids=["no tokens", "tokens"])
 def pages(database: CasesDatabase, request: pytest.FixtureRequest) -> Iterator[FlaskClient]:
     """A client of a service that pages of some origins may read."""
-    app = create_app(
-        factories.settings(database.service_dsn, MEDMITRA_CORS_ORIGINS=", ".join(ORIGINS), **request.param)
-    )
-    yield app.test_client()
-    app.extensions[DATABASE].close()
+    variables = {"MEDMITRA_CORS_ORIGINS": ", ".join(ORIGINS), **request.param}
+    with factories.client_on(database.service_dsn, **variables) as client:
+        yield client
 
 
 def vary(response: TestResponse) -> set[str]:

@@ -14,11 +14,10 @@ from psycopg2.extensions import make_dsn
 from werkzeug.exceptions import default_exceptions
 from werkzeug.test import TestResponse
 
-from medmitra_cases import blueprint, create_app
-from medmitra_cases.app import DATABASE
-from medmitra_cases.responses import cases
+from medmitra_cases import blueprint
+from medmitra_cases.dao import reader
 from medmitra_cases.web import error_handlers
-from medmitra_cases.web.application import ARRIVED_AT
+from medmitra_cases.web.application import RECEIVED_AT
 from tests.support import factories
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute
 
@@ -40,9 +39,8 @@ def detail(response: TestResponse) -> str:
 @contextmanager
 def client_of(url: str, wait_seconds: float = 0) -> Iterator[FlaskClient]:
     """A client of a service on the database with this URL."""
-    app = create_app(factories.settings(url, MEDMITRA_DATABASE_WAIT_SECONDS=str(wait_seconds)))
-    with closing(app.extensions[DATABASE]):
-        yield app.test_client()
+    with factories.client_on(url, MEDMITRA_DATABASE_WAIT_SECONDS=str(wait_seconds)) as client:
+        yield client
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
@@ -127,8 +125,8 @@ def test_a_request_that_waited_too_long_for_a_thread(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     came_at = time.monotonic() - blueprint.MAX_QUEUE_SECONDS
-    assert client.get(ASKED, environ_overrides={ARRIVED_AT: came_at + 5}).status_code == 200
-    response = client.get(ASKED, environ_overrides={ARRIVED_AT: came_at - 0.1})
+    assert client.get(ASKED, environ_overrides={RECEIVED_AT: came_at + 5}).status_code == 200
+    response = client.get(ASKED, environ_overrides={RECEIVED_AT: came_at - 0.1})
     assert_fault(response, "overloaded", caplog)
 
 
@@ -146,7 +144,7 @@ def test_unforeseen_exceptions(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("John Doe is in SELECT secret")
 
-    monkeypatch.setattr(cases, "fetch_cases", fail)
+    monkeypatch.setattr(reader, "fetch_cases", fail)
     response = client.get(ASKED)
     assert "RuntimeError: John Doe" in assert_fault(response, "unexpected error", caplog)
     assert "John" not in response.text
