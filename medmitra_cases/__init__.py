@@ -1,4 +1,4 @@
-"""Answers ``GET /cases/all_cases?user_id=<uuid>`` with one doctor's patient cases from Postgres."""
+"""Returns one doctor's patient cases from Postgres: ``GET /cases/all_cases?user_id=<uuid>``."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ __all__ = ["__version__", "create_app"]
 
 
 def __getattr__(name: str) -> object:
-    # For who asks for it only: it takes a fifth of a second, and every run of pytest imports our plugin.
+    # Imported on first use: it takes a fifth of a second, and every run of pytest imports our plugin.
     if name == "create_app":
         return import_module("medmitra_cases.app").create_app
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

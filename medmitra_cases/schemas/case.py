@@ -1,4 +1,4 @@
-"""The cases as they go out: keys, order and types are those of the published contract."""
+"""The cases of a response: the keys, their order and their types are those of the published contract."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +8,8 @@ from marshmallow import Schema, fields
 
 from medmitra_cases.schemas.utc_datetime import UtcDateTime
 
-_NULL_NOTE = "Null only if whoever wrote the row left it empty."
-_TIME = f"In UTC, with `Z`, and with a fraction of six digits where there is one. {_NULL_NOTE}"
+_NULL_NOTE = "Null only if the writer of the row left it empty."
+_TIME = f"In UTC, with `Z`, and with a fraction of six digits if there is one. {_NULL_NOTE}"
 
 
 class CaseSchema(Schema):
@@ -20,7 +20,7 @@ class CaseSchema(Schema):
     patient_name = fields.String(required=True, metadata={"description": "The patient's full name."})
     patient_age = fields.Integer(required=True, metadata={"description": "In years."})
     patient_gender = fields.String(
-        required=True, metadata={"description": "As whoever wrote the case put it."}
+        required=True, metadata={"description": "As the case's writer entered it."}
     )
     case_summary = fields.String(
         required=True, allow_none=True, metadata={"description": "A summary, or the doctor's notes."}
@@ -30,7 +30,7 @@ class CaseSchema(Schema):
         allow_none=True,
         metadata={
             "description": "Usually `pending`, `analyzing`, `processing`, `completed` or `failed`, but any"
-            f" text is passed on. {_NULL_NOTE}",
+            f" text is passed through. {_NULL_NOTE}",
             "examples": ["pending", "analyzing", "processing", "completed", "failed"],
         },
     )
@@ -38,17 +38,17 @@ class CaseSchema(Schema):
     updated_at = UtcDateTime(required=True, allow_none=True, metadata={"description": _TIME})
 
     def dump_rows(self, rows: Sequence[tuple[Any, ...]], types: Sequence[type]) -> list[msgspec.Struct]:
-        """Dump many cases at once: the same JSON as of ``dump(…, many=True)``, many times as fast.
+        """Dump many cases: the same JSON as ``dump(…, many=True)``, many times as fast.
 
-        The fields' own serializers run, but column by column, and not at all over a column whose values they
-        would return as they are.
+        The fields' own serializers run, but column by column. They do not run over a column whose values they
+        would return unchanged.
 
         Args:
-            rows: One tuple per case, its values in the order of the fields; what follows them is left out.
-            types: For each column the type of all its values that are not None; ``object`` for any.
+            rows: One tuple for each case, its values in the order of the fields; more values are ignored.
+            types: For each column the type of all its values that are not None; ``object`` if they differ.
 
         Returns:
-            One object per case whose attributes are the fields, in their order. msgspec writes it.
+            One object for each case, to be encoded by msgspec; its attributes are the fields, in order.
         """
         columns = [
             _serialize_column(field, name, kind, column)
@@ -69,10 +69,10 @@ def _serialize_column(
     return [field._serialize(value, name, None) for value in column]
 
 
-# The type of value that each kind of field serializes as it is.
+# The type of value that a field of each class serializes unchanged.
 _JSON_READY = {fields.String: str, fields.Integer: int}
 
-# Made in a tenth of a dictionary's time, and without the garbage collector having to look at it.
+# A struct is made in a tenth of the time of a dictionary, and the garbage collector does not examine it.
 _Case = msgspec.defstruct("_Case", list(CaseSchema().dump_fields), gc=False)
 
 
@@ -85,13 +85,5 @@ class CasesSchema(Schema):
     def dump_rows(
         self, rows: Sequence[tuple[Any, ...]], types: Sequence[type]
     ) -> dict[str, list[msgspec.Struct]]:
-        """Dump all cases at once, see ``CaseSchema.dump_rows``.
-
-        Args:
-            rows: One tuple per case, its values in the order of the fields of ``CaseSchema``.
-            types: For each column the type of all its values that are not None; ``object`` for any.
-
-        Returns:
-            What becomes the same JSON as ``dump`` of the same cases.
-        """
+        """Dump the whole list; arguments and result as in ``CaseSchema.dump_rows``."""
         return {"cases": self.case.dump_rows(rows, types)}

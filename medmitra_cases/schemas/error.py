@@ -1,4 +1,4 @@
-"""The one error body there is."""
+"""The body of every error."""
 
 import msgspec
 from marshmallow import Schema, fields
@@ -14,12 +14,12 @@ _ERROR = ErrorSchema()
 
 
 def error_body(detail: str) -> bytes:
-    """Write the one kind of error body there is.
+    """Encode the body of an error.
 
     Args:
         detail: One sentence for the client.
 
     Returns:
-        The JSON, as ``ErrorSchema`` has it.
+        The JSON.
     """
     return msgspec.json.encode(_ERROR.dump({"detail": detail}))

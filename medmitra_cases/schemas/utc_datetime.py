@@ -1,4 +1,4 @@
-"""The marshmallow field that writes times as the contract has them."""
+"""The marshmallow field for the times of the contract."""
 
 import datetime as dt
 from collections.abc import Iterable
@@ -8,9 +8,9 @@ from marshmallow import fields
 
 
 class UtcDateTime(fields.Field[str]):
-    """A time in UTC without an offset, written as RFC 3339, section 5.6, has it, with ``Z``.
+    """A time in UTC without an offset, serialized as RFC 3339, section 5.6, with ``Z``.
 
-    Takes the text that Postgres writes (``2026-03-04 10:30:00.5``) as well as a ``datetime``.
+    The value is text as Postgres writes it (``2026-03-04 10:30:00.5``), or a ``datetime``.
     """
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
@@ -20,21 +20,21 @@ class UtcDateTime(fields.Field[str]):
 
     @staticmethod
     def serialize_texts(column: Iterable[str | None]) -> list[str | None]:
-        """Serialize many times at once; a call for each would cost more than the work itself.
+        """Serialize a column at once; a call for each value would cost more than the work itself.
 
         Args:
-            column: Times as Postgres writes them, in the years 1 to 9999: table and view see to that.
+            column: Times as Postgres writes them, in the years 1 to 9999, which the table or view guarantees.
 
         Returns:
-            The same times as RFC 3339: the fraction, where there is one, to the microsecond.
+            The times as RFC 3339, with a fraction of six digits if there is one.
 
         Raises:
-            KeyError: A value has not the length of such a time.
+            KeyError: The length of a value is not that of such a time.
         """
         return [None if text is None else text.replace(" ", "T") + _ENDINGS[len(text)] for text in column]
 
 
-# What a time still lacks, by the length of its text: Postgres drops the zeros at the end of a fraction.
+# The missing end of a time, by the length of its text: Postgres drops the zeros at the end of a fraction.
 _ENDINGS = {len("2026-03-04 10:30:00"): "Z"} | {
     len("2026-03-04 10:30:00.") + digits: "0" * (6 - digits) + "Z" for digits in range(1, 7)
 }
