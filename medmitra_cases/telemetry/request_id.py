@@ -1,29 +1,29 @@
-"""The id that ties an answer to its lines in the log."""
+"""The id of a request, which its response and its log lines carry."""
 
 import re
 import secrets
 from contextvars import ContextVar
 
-# What the proxy may choose. The id is written to the log and the answer, so nothing else gets through.
+# The ids that the proxy may choose. Others are replaced, because the id goes into the log and the response.
 VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z", re.ASCII)
 
 _current: ContextVar[str] = ContextVar("request_id", default="")
 
 
-def start(sent: str) -> None:
-    """Begin a request, in the thread that answers it.
+def start(header: str) -> None:
+    """Set the request id of this thread.
 
     Args:
-        sent: The ``X-Request-ID`` that the proxy sent, or nothing.
+        header: The ``X-Request-ID`` header of the request; empty if it has none.
     """
-    _current.set(sent if VALID_ID.match(sent) else secrets.token_hex(8))
+    _current.set(header if VALID_ID.match(header) else secrets.token_hex(8))
 
 
 def current() -> str:
-    """Name the current request.
+    """Return the id of the current request.
 
     Returns:
-        The ``X-Request-ID`` the proxy sent if it is sane, else 16 random hexadecimal digits; nothing in a
-        thread that answers no request.
+        The ``X-Request-ID`` from the proxy if ``VALID_ID`` matches it, else 16 random hexadecimal digits.
+        Empty in a thread that handles no request.
     """
     return _current.get()
