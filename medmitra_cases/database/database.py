@@ -1,4 +1,4 @@
-"""Runs reads on connections to Postgres: one for each thread, replaced when lost."""
+"""Runs reads on connections to Postgres: each thread has one connection, and replaces it if it is lost."""
 
 import threading
 import time
@@ -19,35 +19,33 @@ from medmitra_cases.telemetry import metrics
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Pauses between attempts to reach a database that is gone: each twice the one before, up to the longest.
+# Pauses between attempts to connect to an unreachable database. Each is twice the previous, up to a maximum.
 FIRST_PAUSE_SECONDS = 0.05
 MAX_PAUSE_SECONDS = 0.4
-# What an attempt gets in any case: a request may have waited for a thread until its time was over.
+# The minimum time of an attempt, because a request may have spent all its time waiting for a thread.
 MIN_CONNECT_SECONDS = 0.3
-# An attempt that still waits after so long is left to itself, and another begun.
+# The time after which an attempt without result is abandoned, and a new one starts.
 MAX_CONNECT_SECONDS = 10.0
 
 
 class _ThreadState(threading.local):
-    """What each thread has of its own."""
-
     connection: Connection | None = None
-    opening: Future[Connection] | None = None
-    opening_since = 0.0  # in seconds of the monotonic clock
+    pending: Future[Connection] | None = None
+    pending_since = 0.0  # in seconds of the monotonic clock
 
 
 class Database:
-    """Runs reads on connections that belong to the calling thread and are opened on its first read.
+    """Runs reads on one connection for each thread, which the thread's first read opens.
 
-    No pool: as many connections as threads, none handed over, nothing to run out of.
+    There is no pool: threads share no connection, and none waits for a free one.
     """
 
     def __init__(self, url: str, *, wait_seconds: float) -> None:
-        """Remember how to connect; nothing is opened yet.
+        """Keep the parameters, without connecting.
 
         Args:
-            url: A libpq URI or ``key=value`` string.
-            wait_seconds: How long a request goes on trying to reach a database that is gone.
+            url: A libpq URI or a ``key=value`` string.
+            wait_seconds: The time during which a request tries to connect to an unreachable database.
         """
         self._url = url
         self._wait_seconds = wait_seconds
@@ -61,31 +59,31 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run a read, again if the connection turns out to be lost. Not for writes: they might run twice.
+        """Run a read, and retry it if the connection is lost. Not for writes, which could run twice.
 
         Args:
-            since: When the request came, in seconds of the monotonic clock; the wait counts from there.
-            query: Called with this thread's connection and the arguments below.
-            *args: Passed on.
-            **kwargs: Passed on.
+            since: When the request arrived, in seconds of the monotonic clock; the wait starts there.
+            query: A function that reads with the connection of this thread.
+            *args: Further arguments of the function.
+            **kwargs: Further arguments of the function.
 
         Returns:
-            What the query returned.
+            The result of the function.
 
         Raises:
-            DataRefused: SQLSTATE class 22; the connection stays.
-            QueryTimedOut: The server cancelled the query, and the connection stays; or it should have, and
-                the connection is cut off. Not tried again.
-            DatabaseUnavailable: No attempt got an answer within the wait.
+            DataRefused: SQLSTATE class 22; the connection stays open.
+            QueryTimedOut: The server cancelled the query, and the connection stays open; or it did not cancel
+                it in time, and the connection is cut off. There is no retry.
+            DatabaseUnavailable: No attempt got a response within ``wait_seconds``.
             DatabaseError: Any other error of the database.
         """
-        give_up_at = since + self._wait_seconds
+        deadline = since + self._wait_seconds
         attempt = 0
         while True:
             attempt += 1
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
-                return query(self._connection(give_up_at), *args, **kwargs)
+                return query(self._connection(deadline), *args, **kwargs)
             except FutureTimeout as error:
                 raise DatabaseUnavailable from error
             except psycopg2.Error as error:
@@ -94,54 +92,54 @@ class Database:
                     raise translated(error, connection) from error
                 now = time.monotonic()
                 pause = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), MAX_PAUSE_SECONDS)
-                if connection is not None and attempt == 1 and now - begun < FIRST_PAUSE_SECONDS:
-                    pause = 0  # after a restart every idle connection is dead, and the next one works
-                elif now + pause > give_up_at:
+                if connection is not None and attempt == 1 and now - started < FIRST_PAUSE_SECONDS:
+                    pause = 0  # after a restart every idle connection is dead, but a new one works
+                elif now + pause > deadline:
                     raise DatabaseUnavailable from error
             metrics.DATABASE_RETRIES.inc()
             time.sleep(pause)
 
     def close(self) -> None:
-        """Close the connections of all threads but those in a query. A read after that opens a new one."""
+        """Close the connections of all threads that run no query. A later read opens a new connection."""
         for connection in self._watchdog.connections():
-            # Closing one in a query would wait until that ends, which may be never.
+            # During a query, close() would wait for its end, which may never come.
             if connection.info.transaction_status != TRANSACTION_STATUS_ACTIVE:
                 connection.close()
 
-    def _connection(self, give_up_at: float) -> Connection:
-        own = self._thread
-        if own.connection is not None and (own.connection.closed or own.connection.cut_off):
-            own.connection.close()  # what the server ended still has our descriptor
-            own.connection = None
-        if own.connection is None:
-            if own.opening is None or _has_failed(own.opening, own.opening_since):
-                own.opening, own.opening_since = self._open(), time.monotonic()
-            # If this runs out of time, the connection is there for a later read of this thread.
-            wait_until = max(give_up_at, own.opening_since + MIN_CONNECT_SECONDS)
-            own.opening.exception(max(wait_until - time.monotonic(), 0))
-            opened, own.opening = own.opening, None
+    def _connection(self, deadline: float) -> Connection:
+        state = self._thread
+        if state.connection is not None and (state.connection.closed or state.connection.cut_off):
+            state.connection.close()  # closes the duplicate descriptor, too
+            state.connection = None
+        if state.connection is None:
+            if state.pending is None or _has_failed(state.pending, state.pending_since):
+                state.pending, state.pending_since = self._start_connecting(), time.monotonic()
+            # If this times out, a later read of this thread uses the connection.
+            wait_until = max(deadline, state.pending_since + MIN_CONNECT_SECONDS)
+            state.pending.exception(max(wait_until - time.monotonic(), 0))
+            finished, state.pending = state.pending, None
             try:
-                own.connection = opened.result()
+                state.connection = finished.result()
             finally:
-                del opened  # it holds the error, whose traceback would hold it: a cycle until it is collected
-        return own.connection
+                del finished  # its error's traceback refers to this frame: a cycle for the garbage collector
+        return state.connection
 
-    def _open(self) -> Future[Connection]:
-        """Connect in a thread of its own: libpq waits for name servers and mute hosts longer than we may."""
-        opening: Future[Connection] = Future()
-        threading.Thread(target=self._connect, args=(opening,), name="connect", daemon=True).start()
-        return opening
+    def _start_connecting(self) -> Future[Connection]:
+        """Connect in a new thread: libpq waits longer for name servers and silent hosts than requests do."""
+        pending: Future[Connection] = Future()
+        threading.Thread(target=self._connect, args=(pending,), name="connect", daemon=True).start()
+        return pending
 
-    def _connect(self, opening: Future[Connection]) -> None:
+    def _connect(self, pending: Future[Connection]) -> None:
         try:
-            opening.set_result(self._watchdog.watch(connect(self._url)))
+            pending.set_result(self._watchdog.watch(connect(self._url)))
         except Exception as error:
-            opening.set_exception(error)
+            pending.set_exception(error)
         finally:
-            del opening  # as above
+            del pending  # its error's traceback refers to this frame
 
 
-def _has_failed(opening: Future[Connection], since: float) -> bool:
-    if opening.done():
-        return opening.exception() is not None  # an old failure says nothing of now
+def _has_failed(pending: Future[Connection], since: float) -> bool:
+    if pending.done():
+        return pending.exception() is not None  # an old failure says nothing about the present
     return time.monotonic() - since > MAX_CONNECT_SECONDS

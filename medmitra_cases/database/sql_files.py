@@ -10,10 +10,10 @@ from medmitra_cases.errors import SqlFileError
 
 
 def sql_directory() -> Path:
-    """Find ``sql/``: inside the installed package, or beside it in a checkout.
+    """Return the path of ``sql/``: inside the installed package, or beside the package in a checkout.
 
     Returns:
-        The directory. It may not exist; reading from it then says so.
+        The directory. If it does not exist, ``read_sql`` raises an error.
     """
     package = Path(str(files("medmitra_cases")))
     installed = package / "sql"
@@ -24,10 +24,10 @@ def read_sql(name: str) -> str:
     """Read one file of ``sql/``.
 
     Args:
-        name: The file's name without ``.sql``; its first line repeats it.
+        name: The file's name without ``.sql``. The first line of the file repeats it.
 
     Returns:
-        The file's text, comments included: they name the query in Postgres's own views and logs.
+        The file's text with its comments, which name the query in the views and logs of Postgres.
 
     Raises:
         SqlFileError: The file is missing, unreadable, or does not begin with its name.
@@ -46,7 +46,7 @@ def execute_file(connection: Connection, name: str) -> None:
     """Run a file of ``sql/``.
 
     Args:
-        connection: As whom to run it.
+        connection: A connection whose role has the necessary rights.
         name: The file's name without ``.sql``.
 
     Raises:
@@ -57,12 +57,12 @@ def execute_file(connection: Connection, name: str) -> None:
 
 
 def psql(file: str) -> str:
-    """Write the command that runs a file of ``sql/`` and stops at its first error.
+    """Return the ``psql`` command that runs a file of ``sql/`` and stops at the first error.
 
     Args:
         file: The file's name.
 
     Returns:
-        A line for a shell, the database left to ``DATABASE_URL``.
+        A line for a shell. It connects to ``DATABASE_URL``.
     """
     return f'psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f {shlex.quote(str(sql_directory() / file))}'

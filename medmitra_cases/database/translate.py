@@ -1,4 +1,4 @@
-"""What psycopg2's errors mean for a request."""
+"""Translates the errors of psycopg2 into the errors of this service."""
 
 import psycopg2
 
@@ -7,24 +7,24 @@ from medmitra_cases.errors import DatabaseError, DatabaseUnavailable, DataRefuse
 
 
 def timed_out(error: psycopg2.Error, connection: Connection) -> bool:
-    """Tell whether a query was ended for taking too long, or its connection with it.
+    """Return whether a query took too long.
 
     Args:
-        error: What the query raised.
-        connection: The connection it ran on.
+        error: The error that the query raised.
+        connection: The connection of the query.
 
     Returns:
-        Whether it was.
+        Whether the server cancelled the query, or the connection was cut off.
     """
     return connection.cut_off or isinstance(error, psycopg2.errors.QueryCanceled)
 
 
 def translated(error: psycopg2.Error, connection: Connection) -> DatabaseError:
-    """Say what an error of the database means for a request.
+    """Translate an error of psycopg2.
 
     Args:
-        error: What a query raised.
-        connection: The connection it ran on.
+        error: The error that a query raised.
+        connection: The connection of the query.
 
     Returns:
         The error to raise instead.

@@ -1,4 +1,4 @@
-"""Ends connections whose server does not answer."""
+"""Ends connections whose server does not respond."""
 
 import threading
 import time
@@ -7,47 +7,47 @@ import weakref
 from medmitra_cases.database.connection import Connection
 from medmitra_cases.database.sql_files import read_sql
 
-# Seconds beyond the server's own statement_timeout that a statement may go unanswered. A server that has not
-# cancelled it by then is frozen, or out of reach.
+# Seconds after the server's own statement_timeout until the connection is cut off. A server that has not
+# cancelled the statement by then is frozen or unreachable.
 MARGIN_SECONDS = 1.5
-# Seconds that a statement may go unanswered where the server sets no limit.
+# Seconds until the connection is cut off if the server has no statement_timeout.
 DEFAULT_ANSWER_TIMEOUT_SECONDS = 60.0
 
-# Seconds between two looks at the connections.
+# Seconds between two checks of the connections.
 POLL_SECONDS = 0.25
 
 _SELECT_STATEMENT_TIMEOUT = read_sql("select_statement_timeout")
 
 
 class Watchdog:
-    """Cuts off the connections on which a statement goes unanswered for too long.
+    """Cuts off connections on which a statement gets no response before its deadline.
 
-    No parameter of libpq does that: to TCP a frozen server is alive, and its statement_timeout is its own to
-    keep. A thread looks at the connections for as long as there are any.
+    No parameter of libpq does that: for TCP a frozen server is alive, and only the server itself enforces its
+    statement_timeout. A thread checks the connections while any are open.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing to watch."""
+        """Start without connections and without a thread."""
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._running = False
 
     def watch(self, connection: Connection) -> Connection:
-        """Watchdog a connection until it is closed, by the limit that its server keeps.
+        """Watch a connection until it is closed, with a timeout derived from the server's statement_timeout.
 
         Args:
-            connection: The connection; not in use yet.
+            connection: A connection that is not in use yet.
 
         Returns:
-            The same.
+            The same connection.
 
         Raises:
-            psycopg2.Error: It is lost already; it is closed then.
+            psycopg2.Error: The connection is lost. It is closed.
         """
         try:
             with self._lock:
                 self._connections.add(connection)
-                if not self._running:  # not sooner: a thread does not survive a fork
+                if not self._running:  # not earlier, because threads do not survive a fork
                     threading.Thread(target=self._run, name="watch", daemon=True).start()
                     self._running = True
             with connection.cursor() as cursor:
@@ -62,11 +62,7 @@ class Watchdog:
         return connection
 
     def connections(self) -> list[Connection]:
-        """List what is watched.
-
-        Returns:
-            The connections that are open.
-        """
+        """Return the watched connections that are open."""
         with self._lock:
             return [connection for connection in self._connections if not connection.closed]
 
@@ -81,8 +77,8 @@ class Watchdog:
             return self._running
 
     def _cut_overdue(self) -> None:
-        # In a method of its own: a connection named while the thread sleeps would be kept from being freed.
+        # A separate method: during the sleep no local variable may keep a connection from being freed.
         now = time.monotonic()
         for connection in self.connections():
-            if connection.answer_by < now:
+            if connection.deadline < now:
                 connection.cut()
