@@ -1,4 +1,4 @@
-"""The errors this service raises on purpose, and the words a client may read about each."""
+"""The exceptions of this service, and the texts about them that a client may read."""
 
 from typing import ClassVar
 
@@ -6,23 +6,23 @@ from marshmallow import ValidationError
 
 
 class MedmitraCasesError(Exception):
-    """Base of every error below."""
+    """Base class of all exceptions of this service."""
 
 
 class SettingsError(MedmitraCasesError):
-    """The settings are wrong. The message names every mistake in one line and repeats no value."""
+    """The settings are wrong. The message names every mistake in one line, without the values."""
 
 
 class SqlFileError(MedmitraCasesError):
-    """A file of ``sql/`` is missing, unreadable, or not what its name says. The message names it."""
+    """A file of ``sql/`` is missing, unreadable, or does not begin with its name. The message names it."""
 
 
 class ListenError(MedmitraCasesError):
-    """The address cannot be listened on. The message names it and says why, in one line."""
+    """The server cannot listen on an address. The message names the address and the reason in one line."""
 
 
 class EmbeddedPostgresError(MedmitraCasesError):
-    """The embedded Postgres could not be started. The message says why, in one line."""
+    """The embedded Postgres does not start. The message gives the reason in one line."""
 
 
 class TokenMissing(MedmitraCasesError):
@@ -30,79 +30,75 @@ class TokenMissing(MedmitraCasesError):
 
 
 class TokenInvalid(MedmitraCasesError):
-    """The request's bearer token does not hold. The message says which check failed and quotes nothing."""
+    """The request's bearer token is invalid. The message names the failed check, and quotes nothing."""
 
 
 class OtherDoctor(MedmitraCasesError):
-    """The request's token is not that of the doctor whose cases it asks for."""
+    """The request's token belongs to another doctor than the requested cases."""
 
 
 class UnknownCursor(MedmitraCasesError):
-    """The case that the list is to go on after is none of this doctor's."""
+    """The doctor has no case with the id of the cursor."""
 
 
 class Fault(MedmitraCasesError):
-    """The service cannot do its work.
+    """The service cannot process the request.
 
     Attributes:
-        public_text: What failed, in fixed words that name no host, no SQL and no data. Clients read it.
+        public_text: The failure in a constant text for clients, without hosts, SQL or data.
     """
 
     public_text: ClassVar[str]
 
     def log_text(self) -> str:
-        """Tell what happened, for the log.
+        """Return the failure in one line for the log.
 
         Returns:
-            One line. It may name hosts and hold SQL, but no data of a request or a patient.
+            A text that can name hosts and contain SQL, but no data of a request or a patient.
         """
         return self.public_text
 
 
 class Overloaded(Fault):
-    """The request has waited for a thread for so long that its client has probably left."""
+    """The request has waited for a thread for so long that its client has probably disconnected."""
 
     public_text = "overloaded"
 
 
 class KeysUnavailable(Fault):
-    """The key that a token names cannot be had from the issuer, or not be told from one that is made up."""
+    """The service cannot find out whether the issuer has the key that a token names."""
 
     public_text = "signing keys unavailable"
 
 
 class DatabaseError(Fault):
-    """The database failed a read. The psycopg2 error is its ``__cause__``."""
+    """A read of the database failed. The ``__cause__`` is the error of psycopg2."""
 
     public_text = "unexpected database error"
 
     def log_text(self) -> str:
-        """Tell what happened, for the log.
-
-        Returns:
-            The public text, and what libpq or the server says. No traceback: in an outage all are the same.
-        """
-        # Of what a server says, not the line of the statement: what was searched for is in it.
+        """Return the public text and the message of libpq or the server, without a traceback."""
+        # Only the primary message is logged. The statement can contain search text.
         diagnosis = getattr(self.__cause__, "diag", None)
-        said = (diagnosis and diagnosis.message_primary) or str(self.__cause__)
-        cause = " ".join(said.split())
-        return f"{self.public_text} ({type(self.__cause__).__qualname__}: {cause or 'no answer in time'})"
+        message = (diagnosis and diagnosis.message_primary) or str(self.__cause__)
+        cause = " ".join(message.split())
+        return f"{self.public_text} ({type(self.__cause__).__qualname__}: {cause or 'no response in time'})"
 
 
 class DatabaseUnavailable(DatabaseError):
-    """No connection could be had, or it was lost, for as long as a request may wait."""
+    """There was no working connection for as long as a request may wait."""
 
     public_text = "database unavailable"
 
 
 class QueryTimedOut(DatabaseError):
-    """The query ran longer than the role's ``statement_timeout``: the database ended it, or should have."""
+    """The query exceeded the ``statement_timeout`` of its role, whether or not the database cancelled it."""
 
     public_text = "query timed out"
 
 
 class DataRefused(DatabaseError):
-    """The database refused the request's own data (SQLSTATE class 22, data exception).
+    """The database refused data of the request (SQLSTATE class 22, data exception).
 
     Attributes:
         sqlstate: The five characters of the SQLSTATE.
@@ -111,7 +107,7 @@ class DataRefused(DatabaseError):
     public_text = "the database refused the data of this request"
 
     def __init__(self, sqlstate: str) -> None:
-        """Keep the SQLSTATE, which can be logged where the database's message cannot.
+        """Keep the SQLSTATE for the log.
 
         Args:
             sqlstate: The five characters of the SQLSTATE.
@@ -120,26 +116,22 @@ class DataRefused(DatabaseError):
         self.sqlstate = sqlstate
 
     def log_text(self) -> str:
-        """Tell what happened, for the log.
-
-        Returns:
-            The public text and the SQLSTATE: the messages of class 22 quote the value that was refused.
-        """
+        """Return the public text and the SQLSTATE: the messages of class 22 quote the refused value."""
         return f"{self.public_text} (SQLSTATE {self.sqlstate})"
 
 
 class BrokenOff(MedmitraCasesError):
-    """An answer that has begun cannot be completed, so the server must end the transfer. The log says why."""
+    """The server cannot complete a response that has begun, and must abort the transfer. The log says why."""
 
 
 def describe_invalid(error: ValidationError) -> str:
-    """Say in one line what is wrong with which name, without repeating a value.
+    """Describe the mistakes that a schema found in one line, without the values.
 
     Args:
-        error: What a schema of flat fields raised; its messages continue a sentence begun with the name.
+        error: The error of a schema of flat fields. Each message continues a sentence that a name begins.
 
     Returns:
-        For example ``user_id is missing``; several mistakes are joined by ``; ``.
+        For example ``user_id is missing``. Several mistakes are joined with ``; ``.
     """
     return "; ".join(
         f"{name} {message}" for name, messages in error.messages_dict.items() for message in messages
