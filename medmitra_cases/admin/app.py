@@ -1,4 +1,4 @@
-"""The admin listener's application: is the process alive, can it serve, and how is it doing?"""
+"""The application of the admin listener: liveness, readiness and metrics."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ from medmitra_cases.web import Application, error_handlers, headers
 
 
 def create_admin_app(readiness: Readiness, draining: Callable[[], bool]) -> Flask:
-    """Make the application that probes and Prometheus ask. None of its answers holds anything of a patient.
+    """Create the application for probes and Prometheus. Its responses contain no patient data.
 
     Args:
-        readiness: Tells whether the database answers.
-        draining: Tells whether the process is about to end.
+        readiness: The check of the database.
+        draining: A function that returns whether the process is about to end.
 
     Returns:
         The application.
@@ -26,20 +26,20 @@ def create_admin_app(readiness: Readiness, draining: Callable[[], bool]) -> Flas
 
     @app.get("/livez")
     def livez() -> Response:
-        """Tell that the process runs and its I/O loop goes round. Touches nothing else."""
-        return _last_logged("alive")
+        """Return 200: the process runs, and so does its I/O loop. Nothing else is checked."""
+        return _ok("alive")
 
     @app.get("/readyz")
     def readyz() -> Response:
-        """Tell whether requests would be answered with cases."""
+        """Return 200 if requests for cases would succeed, else 503."""
         problem = "draining" if draining() else readiness.problem()
         if problem is not None:
             return error_handlers.error_response(503, problem)
-        return _last_logged("ready")
+        return _ok("ready")
 
     @app.get("/metrics")
     def all_metrics() -> Response:
-        """Give the metrics in Prometheus's text format."""
+        """Return the metrics in the text format of Prometheus."""
         return Response(generate_latest(metrics.REGISTRY), content_type=CONTENT_TYPE_LATEST)
 
     error_handlers.init_app(app)
@@ -47,5 +47,5 @@ def create_admin_app(readiness: Readiness, draining: Callable[[], bool]) -> Flas
     return app
 
 
-def _last_logged(status: str) -> Response:
+def _ok(status: str) -> Response:
     return Response(f'{{"status":"{status}"}}', content_type="application/json")
