@@ -1,4 +1,4 @@
-"""Is the database as the service needs it?"""
+"""The checks of ``medmitra-cases check``: does the database have what the service needs?"""
 
 from medmitra_cases.checks.catalogue import Column, describe_cases
 from medmitra_cases.checks.checklist import check_database

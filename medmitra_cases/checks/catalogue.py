@@ -1,4 +1,4 @@
-"""What Postgres's catalogue says of ``medmitra.cases`` and of the session that asks."""
+"""Reads facts about ``medmitra.cases`` and about the session from the catalogue of Postgres."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from medmitra_cases.database import read_sql
 
 
 class Column(NamedTuple):
-    """One row of ``describe_cases``; kind is ``table`` or ``view``."""
+    """One row of ``describe_cases``; ``kind`` is ``table`` or ``view``."""
 
     kind: str
     name: str
@@ -43,7 +43,7 @@ def describe_cases(connection: Connection) -> list[Column]:
         connection: Any connection to the database.
 
     Returns:
-        Its columns; none if there is no such table or view.
+        The columns; an empty list if there is no such table or view.
 
     Raises:
         psycopg2.Error: The database failed.
@@ -52,13 +52,13 @@ def describe_cases(connection: Connection) -> list[Column]:
 
 
 def describe_source(connection: Connection) -> Source:
-    """Look up the tables that ``medmitra.cases`` is or reads.
+    """Look up the table ``medmitra.cases``, or the tables that the view reads.
 
     Args:
         connection: Any connection to the database.
 
     Returns:
-        What of them matters to the service.
+        The facts about the tables that matter to the service.
 
     Raises:
         psycopg2.Error: The database failed.
@@ -67,13 +67,13 @@ def describe_source(connection: Connection) -> Source:
 
 
 def describe_session(connection: Connection) -> Session:
-    """Look up who is connected to what.
+    """Look up the server, the database, the role and its settings.
 
     Args:
         connection: The connection to describe.
 
     Returns:
-        What it is.
+        The facts about the session.
 
     Raises:
         psycopg2.Error: The database failed.

@@ -1,4 +1,4 @@
-"""Compares a database with what the service needs of it, and says in plain words what is missing."""
+"""Compares a database with the needs of the service, and describes the differences."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ from medmitra_cases.database import psql, sql_directory
 
 MIN_POSTGRES_VERSION = 15
 
-# The types each column may have for the answer to come out as the contract says.
+# The allowed types of each column: with others the response would differ from the contract.
 _TEXT = frozenset({"text", "character varying"})
 COLUMN_TYPES = {
     "id": frozenset({"bigint", "integer"}),
@@ -36,14 +36,14 @@ COLUMN_TYPES = {
 
 
 def check_database(connection: Connection, *, row_versions: bool) -> Iterator[Finding]:
-    """Look at everything the service needs, in the order in which one would mend it.
+    """Check the needs of the service, in the order in which an operator would repair them.
 
     Args:
-        connection: A connection as the service would make it.
-        row_versions: Whether entity tags are to be made of the rows' versions.
+        connection: A connection with the role and the settings of the service.
+        row_versions: Whether entity tags are to be made of row versions.
 
     Yields:
-        What was found; nothing more after something without which the rest cannot be looked at.
+        One finding for each check. Checks that depend on a failed one are left out.
 
     Raises:
         psycopg2.Error: The database failed.
@@ -73,8 +73,9 @@ def _version(session: Session) -> Finding:
     new_enough = session.server_version_number >= MIN_POSTGRES_VERSION * 10_000
     return Finding(
         Verdict.GOOD if new_enough else Verdict.MISSING,
-        f"Postgres {session.server_version}, database {session.database_name}, role {session.role_name}",
-        f"the service needs Postgres {MIN_POSTGRES_VERSION} or newer",
+        f"Postgres {session.server_version}, database {session.database_name}, role {session.role_name}"
+        + ("" if new_enough else ": this version is too old"),
+        f"upgrade to Postgres {MIN_POSTGRES_VERSION} or newer",
     )
 
 
@@ -84,22 +85,22 @@ def _relation(columns: list[Column]) -> Finding:
     return Finding(
         Verdict.MISSING,
         "there is no table or view medmitra.cases",
-        "medmitra-cases init-db makes the table; to serve the product's own table public.cases instead:"
-        f" {psql('existing_table.sql')}",
+        "to create the table, run medmitra-cases init-db; to serve the existing table public.cases instead,"
+        f" run {psql('existing_table.sql')}",
     )
 
 
 def _types(columns: list[Column]) -> Finding:
     found = {column.name: column.type for column in columns}
-    problems = [f"{name} is missing" for name in COLUMN_TYPES if name not in found] + [
-        f"{name} is {found[name]}, not {' or '.join(sorted(types))}"
+    mistakes = [f"medmitra.cases.{name} is missing" for name in COLUMN_TYPES if name not in found] + [
+        f"medmitra.cases.{name} is {found[name]}, not {' or '.join(sorted(types))}"
         for name, types in COLUMN_TYPES.items()
         if name in found and found[name] not in types
     ]
     return Finding(
-        Verdict.MISSING if problems else Verdict.GOOD,
-        "; ".join(problems) or "all columns are there and of the right types",
-        f"compare with {sql_directory() / 'schema.sql'}",
+        Verdict.MISSING if mistakes else Verdict.GOOD,
+        "; ".join(mistakes) or "all columns of medmitra.cases exist and have the right types",
+        f"compare medmitra.cases with the table in {sql_directory() / 'schema.sql'}",
     )
 
 
@@ -107,8 +108,11 @@ def _rights(columns: list[Column]) -> Finding:
     unreadable = [column.name for column in columns if column.name in COLUMN_TYPES and not column.readable]
     return Finding(
         Verdict.MISSING if unreadable else Verdict.GOOD,
-        f"the role may not read {', '.join(unreadable)}" if unreadable else "the role may read all it needs",
-        f"let the service log in as the role medmitra_cases: {psql('roles.sql')}",
+        f"the role may not read these columns of medmitra.cases: {', '.join(unreadable)}"
+        if unreadable
+        else "the role may read all columns of medmitra.cases that the service needs",
+        "let the service log in as the role medmitra_cases, which the owner of medmitra.cases creates with"
+        f" {psql('roles.sql')}",
     )
 
 
@@ -116,37 +120,39 @@ def _row_security(tables: str) -> Finding:
     return Finding(
         Verdict.ADVICE,
         f"row level security of {tables} may hide cases from the service",
-        "a view reads as its owner: let that be the table's owner, or see that a policy admits it",
+        "create a policy for the role that reads the table (through a view, the owner of the view does), or"
+        " make the owner of the table the owner of the view",
     )
 
 
 def _index(connection: Connection, kind: str, source: Source) -> Finding:
     if reads_in_index_order(connection):
-        return Finding(Verdict.GOOD, "an index gives a doctor's cases in insertion order", "")
+        return Finding(Verdict.GOOD, "an index returns the cases of one doctor in insertion order", "")
     build = psql("schema.sql" if kind == "table" else "existing_table_index.sql")
-    left_behind = source.invalid_index and (
-        f"unless it is being built right now, DROP INDEX CONCURRENTLY {source.invalid_index}; then "
+    drop = source.invalid_index and (
+        "unless it is being built right now, drop the invalid index with"
+        f" DROP INDEX CONCURRENTLY {source.invalid_index}; then "
     )
     return Finding(
         Verdict.MISSING,
-        "no index gives a doctor's cases in insertion order, so every request reads or sorts too much",
-        f"{left_behind or ''}{build}",
+        "no index returns the cases of one doctor in insertion order: requests read or sort too many rows",
+        f"{drop or ''}create the index with {build}",
     )
 
 
 def _row_versions(connection: Connection) -> Finding:
-    there = has_row_versions(connection)
+    readable = has_row_versions(connection)
     return Finding(
-        Verdict.GOOD if there else Verdict.MISSING,
-        f"the rows' versions (xmin) {'make' if there else 'cannot be read to make'} ETags",
-        f"{psql('roles.sql')}, before it for a view {psql('existing_table.sql')};"
-        " or, where there is no xmin, MEDMITRA_ETAG_SOURCE=body",
+        Verdict.GOOD if readable else Verdict.MISSING,
+        f"the role {'can' if readable else 'cannot'} read the row versions (xmin) from which ETags are made",
+        f"for a view, first run {psql('existing_table.sql')}; for tables and views, run {psql('roles.sql')};"
+        " or set MEDMITRA_ETAG_SOURCE=body if there is no xmin",
     )
 
 
 def _letters(session: Session) -> Finding:
     return Finding(
         Verdict.GOOD if session.folds_unicode else Verdict.ADVICE,
-        f"search takes É {'and é for the same letter' if session.folds_unicode else 'and é for two letters'}",
-        "the database's locale is C, which knows the letters A to Z only; it is chosen by CREATE DATABASE",
+        f"search treats É and é as {'the same letter' if session.folds_unicode else 'different letters'}",
+        "the database has the locale C, which ignores case only from A to Z; CREATE DATABASE sets the locale",
     )

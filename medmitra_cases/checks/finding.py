@@ -1,11 +1,11 @@
-"""What comes of looking at one thing that the service needs."""
+"""The result of one check."""
 
 from enum import Enum
 from typing import NamedTuple
 
 
 class Verdict(Enum):
-    """How a finding counts: as needed, worth a change, or in the way of serving."""
+    """The severity of a finding: as needed, worth a change, or missing, so that the service cannot work."""
 
     GOOD = "✓"
     ADVICE = "!"
@@ -13,7 +13,7 @@ class Verdict(Enum):
 
 
 class Finding(NamedTuple):
-    """One thing looked at: how it counts, what was seen, and what to do where it is not good."""
+    """The severity, the observation, and what to do if the verdict is not ``GOOD``."""
 
     verdict: Verdict
     seen: str

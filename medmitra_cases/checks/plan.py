@@ -1,4 +1,4 @@
-"""How Postgres would run the query."""
+"""Reads from the query plan how Postgres would run a query."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,27 +8,27 @@ from psycopg2.extensions import connection as Connection
 
 from medmitra_cases.dao import SELECT_CASES, SELECT_VERSION, probe_query
 
-# With every other way switched off, the plan shows whether an index allows the way we want. The planner's own
-# choice says less: it never uses an index on an empty table.
+# With all other scans switched off, the plan shows whether the index scan is possible. The planner's own
+# choice does not show it: the planner never uses an index on an empty table.
 _ONLY_INDEX_SCANS = (
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
 )
 
 
 def reads_in_index_order(connection: Connection) -> bool:
-    """Tell whether an index gives one doctor's cases in insertion order.
+    """Return whether an index gives the cases of one doctor in insertion order.
 
     Args:
         connection: A connection in autocommit mode that may read ``medmitra.cases``.
 
     Returns:
-        Whether the planner can do with an index alone, without a sort.
+        Whether the plan uses an index, and no sort.
 
     Raises:
         psycopg2.Error: The database failed.
     """
     with connection.cursor() as cursor:
-        # One string is one transaction, after which the settings are as before.
+        # One string runs as one transaction, after which SET LOCAL has no effect.
         cursor.execute(
             f"{_ONLY_INDEX_SCANS}; EXPLAIN (FORMAT JSON) {SELECT_CASES}",
             probe_query(row_versions=False).parameters(),
@@ -40,13 +40,13 @@ def reads_in_index_order(connection: Connection) -> bool:
 
 
 def has_row_versions(connection: Connection) -> bool:
-    """Tell whether entity tags can be made of the rows' versions.
+    """Return whether entity tags can be made of row versions.
 
     Args:
         connection: A connection in autocommit mode that may read the columns of ``medmitra.cases``.
 
     Returns:
-        Whether there are any, and this role may read them.
+        Whether ``medmitra.cases`` has row versions that this role may read.
 
     Raises:
         psycopg2.Error: The database failed.
@@ -60,13 +60,13 @@ def has_row_versions(connection: Connection) -> bool:
 
 
 def filters_by_doctor(connection: Connection) -> bool:
-    """Tell whether Postgres shows this role only the cases of the doctor that ``set_user_id`` names.
+    """Return whether Postgres shows this role only the cases of the doctor that ``set_user_id`` names.
 
     Args:
         connection: A connection that may read ``medmitra.cases``.
 
     Returns:
-        Whether it adds that condition to a query that has none.
+        Whether Postgres adds that condition to a query that has none.
 
     Raises:
         psycopg2.Error: The database failed.

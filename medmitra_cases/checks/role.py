@@ -1,4 +1,4 @@
-"""Looks at the role that the service logs in as."""
+"""Checks the role that the service logs in as."""
 
 from collections.abc import Iterator
 
@@ -9,43 +9,43 @@ from medmitra_cases.checks.finding import Finding, Verdict
 from medmitra_cases.checks.plan import filters_by_doctor
 from medmitra_cases.database import psql, sql_directory
 
-# Above, the planner tends to gather a doctor's rows out of order and sort them.
+# Above this cost the planner prefers a bitmap scan and a sort.
 MAX_RANDOM_PAGE_COST = 2.0
 
 
 def check_row_filter(connection: Connection) -> Finding:
-    """Look whether the database itself keeps one doctor's cases apart from another's.
+    """Check whether the database itself separates the cases of different doctors.
 
     Args:
-        connection: A connection as the service would make it, which may read ``medmitra.cases``.
+        connection: A connection with the role of the service, which may read ``medmitra.cases``.
 
     Returns:
-        What was found.
+        The finding.
 
     Raises:
         psycopg2.Error: The database failed.
     """
-    one = filters_by_doctor(connection)
+    filtered = filters_by_doctor(connection)
     return Finding(
-        Verdict.GOOD if one else Verdict.ADVICE,
-        f"the role sees {'the cases of one doctor at a time' if one else 'the cases of all doctors at once'}",
-        f"let the service log in as the role medmitra_cases: {psql('roles.sql')}; a view needs the condition"
-        f" that {sql_directory() / 'existing_table.sql'} has",
+        Verdict.GOOD if filtered else Verdict.ADVICE,
+        f"the role sees the cases of {'one doctor at a time' if filtered else 'all doctors at once'}",
+        "let the service log in as the role medmitra_cases, which the owner of medmitra.cases creates with"
+        f" {psql('roles.sql')}; a view also needs the condition in {sql_directory() / 'existing_table.sql'}",
     )
 
 
 def check_role(session: Session, source: Source) -> Iterator[Finding]:
-    """Look at the settings and the rights of the role.
+    """Check the settings and the rights of the role.
 
     Args:
-        session: A session of the role.
-        source: What of ``medmitra.cases`` matters, as the role sees it.
+        session: The facts about a session of the role.
+        source: The facts about ``medmitra.cases``, as the role sees it.
 
     Yields:
-        What was found.
+        One finding for each check.
     """
     yield _planner(session)
-    yield _no_more_rights(source)
+    yield _write_rights(source)
     yield _timeout(session)
 
 
@@ -54,24 +54,25 @@ def _planner(session: Session) -> Finding:
     return Finding(
         Verdict.ADVICE if is_costly else Verdict.GOOD,
         f"random_page_cost is {session.random_page_cost:g}"
-        + is_costly * ": the planner may sort, not use the index",
-        f"ALTER ROLE {session.role_name} SET random_page_cost = 1.1, unless the data is on spinning disks",
+        + (": the planner may sort instead of using the index" if is_costly else ""),
+        f"unless the data is on hard disks, run ALTER ROLE {session.role_name} SET random_page_cost = 1.1",
     )
 
 
-def _no_more_rights(source: Source) -> Finding:
+def _write_rights(source: Source) -> Finding:
     return Finding(
         Verdict.ADVICE if source.may_write else Verdict.GOOD,
-        f"the role may {'also' if source.may_write else 'not'} write medmitra.cases",
-        f"let the service log in as the role medmitra_cases: {psql('roles.sql')}",
+        f"the role may{'' if source.may_write else ' not'} write to medmitra.cases; the service only reads",
+        "let the service log in as the role medmitra_cases, which the owner of medmitra.cases creates with"
+        f" {psql('roles.sql')}",
     )
 
 
 def _timeout(session: Session) -> Finding:
     if session.statement_timeout != "0":
-        return Finding(Verdict.GOOD, f"queries are cancelled after {session.statement_timeout}", "")
+        return Finding(Verdict.GOOD, f"Postgres cancels a query after {session.statement_timeout}", "")
     return Finding(
         Verdict.ADVICE,
-        "no statement_timeout: a query that hangs holds its thread for ever",
-        f"ALTER ROLE {session.role_name} SET statement_timeout = '5s'",
+        "statement_timeout is 0 (no limit): a query that hangs blocks a thread of the service",
+        f"run ALTER ROLE {session.role_name} SET statement_timeout = '5s'",
     )
