@@ -1,4 +1,4 @@
-"""The kinds of values that settings have."""
+"""The types of values that settings have."""
 
 from typing import Any
 
@@ -7,23 +7,25 @@ from marshmallow import fields, validate
 from medmitra_cases.settings import rules
 
 
-def number(kind: type[fields.Field[Any]], default: float, low: float, high: float, **kwargs: Any) -> Any:
+def number(
+    kind: type[fields.Field[Any]], default: float, minimum: float, maximum: float, **kwargs: Any
+) -> Any:
     """Describe a setting that is a number.
 
     Args:
-        kind: Of whole numbers or not.
-        default: The value where the variable is not set.
-        low: The least it may be.
-        high: The most it may be.
-        **kwargs: As marshmallow's fields have them.
+        kind: The marshmallow field for integers or for floats.
+        default: The value if the variable is not set.
+        minimum: The smallest allowed value.
+        maximum: The largest allowed value.
+        **kwargs: Further arguments of the marshmallow field.
 
     Returns:
         The field.
     """
-    out_of_range = f"must be between {low} and {high}"
+    out_of_range = f"must be between {minimum} and {maximum}"
     return kind(
         load_default=default,
-        validate=validate.Range(low, high, error=out_of_range),
+        validate=validate.Range(minimum, maximum, error=out_of_range),
         error_messages={"invalid": "must be a number", "too_large": out_of_range, "special": out_of_range},
         **kwargs,
     )
@@ -33,9 +35,9 @@ def boolean(name: str, meaning: str, *, default: bool = False) -> fields.Boolean
     """Describe a setting that is true or false.
 
     Args:
-        name: The variable.
-        meaning: What it is for.
-        default: What it is where the variable is not set.
+        name: The environment variable.
+        meaning: The help text.
+        default: The value if the variable is not set.
 
     Returns:
         The field.
@@ -49,7 +51,7 @@ def boolean(name: str, meaning: str, *, default: bool = False) -> fields.Boolean
 
 
 class Origins(fields.Field[tuple[str, ...]]):
-    """Origins with commas in between."""
+    """A comma-separated list of origins."""
 
     def _deserialize(self, value: str, *_: Any, **__: Any) -> tuple[str, ...]:
         origins = tuple(origin.strip() for origin in value.split(","))

@@ -1,4 +1,4 @@
-"""What each setting's value must be like. No message repeats a value: it may be a secret."""
+"""Validation of setting values. No error message repeats a value, because it may be a secret."""
 
 import ipaddress
 import re
@@ -11,45 +11,45 @@ from psycopg2.extensions import parse_dsn
 
 _LISTEN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+):(\d{1,5})\Z", re.ASCII | re.IGNORECASE)
 
-# Browsers write an origin (RFC 6454, 6.2) in lower case, and leave out a port that is the scheme's own.
+# Browsers write an origin (RFC 6454, 6.2) in lower case, and omit the default port of the scheme.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?\Z", re.ASCII)
-_OWN_PORT = re.compile(r"http:.*:80\Z|https:.*:443\Z")
+_DEFAULT_PORT = re.compile(r"http:.*:80\Z|https:.*:443\Z")
 
 # RFC 7518, 3.2: a key for HS256 must be at least as long as the hash.
 MIN_SECRET_BYTES = 32
 
 
 def must_be_database_url(value: str) -> None:
-    """Check what libpq is to connect to.
+    """Check a database URL.
 
     Args:
-        value: A setting's value.
+        value: The value of a setting.
 
     Raises:
-        ValidationError: It is neither a libpq URI nor a ``key=value`` string.
+        ValidationError: The value is neither a libpq URI nor a ``key=value`` string.
     """
     try:
         parts = parse_dsn(value)
     except (psycopg2.ProgrammingError, UnicodeError):
-        # Not chained: libpq quotes the part it could not read.
+        # Not chained, because libpq quotes the part that it could not parse.
         raise ValidationError("is neither a libpq URI nor a key=value string") from None
-    # The rest of an unescaped password spills into these, and libpq would name them in its errors.
-    spilled = (
+    # An unescaped password ends up in these parts, and libpq would print them in its errors.
+    unescaped = (
         "@" in parts.get("host", "") + parts.get("dbname", "")
         or not parts.get("port", "0").replace(",", "").isdigit()
     )
-    if "://" in value and spilled:
-        raise ValidationError("is a URI that cannot be split (in a password, write @ : / as %40 %3A %2F)")
+    if "://" in value and unescaped:
+        raise ValidationError("is a URI that cannot be parsed (write @ : / in a password as %40 %3A %2F)")
 
 
 def must_be_listen_address(value: str) -> None:
-    """Check where to listen.
+    """Check an address to listen on.
 
     Args:
-        value: A setting's value.
+        value: The value of a setting.
 
     Raises:
-        ValidationError: It is not ``HOST:PORT``.
+        ValidationError: The value is not ``HOST:PORT``.
     """
     address = _LISTEN.match(value)
     if address is None or int(address[2]) > 65535:
@@ -57,13 +57,13 @@ def must_be_listen_address(value: str) -> None:
 
 
 def must_be_secret(value: str) -> None:
-    """Check a secret that tokens are signed with.
+    """Check a secret that signs tokens.
 
     Args:
-        value: A setting's value.
+        value: The value of a setting.
 
     Raises:
-        ValidationError: It is too short, or a key that its owner publishes.
+        ValidationError: The value is too short, or it is a public key.
     """
     octets = value.encode("utf-8", "surrogateescape")
     if len(octets) < MIN_SECRET_BYTES:
@@ -74,14 +74,14 @@ def must_be_secret(value: str) -> None:
         raise ValidationError("is a public key or a certificate, not a secret") from None
 
 
-def must_be_trustworthy_url(value: str) -> None:
-    """Check where keys are fetched from.
+def must_be_key_url(value: str) -> None:
+    """Check the URL of signing keys.
 
     Args:
-        value: A setting's value.
+        value: The value of a setting.
 
     Raises:
-        ValidationError: On the way from there somebody could put keys of their own in.
+        ValidationError: The connection to the URL would not be protected against forged keys.
     """
     mistake = "must be an https:// URL (http:// only for a loopback address)"
     try:
@@ -89,36 +89,36 @@ def must_be_trustworthy_url(value: str) -> None:
         host, port = url.hostname or "", url.port
     except ValueError:
         raise ValidationError(mistake) from None
-    guarded = url.scheme == "https" or (url.scheme == "http" and is_loopback(host))
-    # Every character printable ASCII, as a request line has it; and no password, which would be logged.
-    if not guarded or not host or port == 0 or "@" in url.netloc or not re.fullmatch("[!-~]+", value):
+    protected = url.scheme == "https" or (url.scheme == "http" and is_loopback(host))
+    # A request line is printable ASCII. A password in the URL would be logged.
+    if not protected or not host or port == 0 or "@" in url.netloc or not re.fullmatch("[!-~]+", value):
         raise ValidationError(mistake)
 
 
 def must_be_origin(value: str) -> None:
-    """Check whose pages may read answers.
+    """Check an origin whose pages can read responses.
 
     Args:
-        value: One of a setting's values.
+        value: One item of the setting.
 
     Raises:
-        ValidationError: It is not an origin as browsers write it.
+        ValidationError: The value is not an origin as browsers write it.
     """
-    if not _ORIGIN.match(value) or _OWN_PORT.match(value):
+    if not _ORIGIN.match(value) or _DEFAULT_PORT.match(value):
         raise ValidationError(
-            "must be origins as browsers write them, with commas in between,"
+            "must be a comma-separated list of origins as browsers write them,"
             " such as https://app.example,http://localhost:3000"
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can be at the other end of a connection to or at this address.
+    """Return whether an address is reachable from this machine only.
 
     Args:
         host: An IP address, or ``localhost``.
 
     Returns:
-        Whether it is so; False for other names.
+        True for a loopback address. False for any other host name.
     """
     if host == "localhost":
         return True

@@ -1,4 +1,4 @@
-"""Every setting of the service: its variable, unit, default and meaning. All come from the environment."""
+"""Every setting: its environment variable, unit, default and meaning."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,12 @@ from medmitra_cases.settings.fields import OptionalAddress, Origins, boolean, nu
 
 
 class SettingsSchema(Schema):
-    """The one description of the settings, by the names of their attributes in ``Settings``.
-
-    The README's table is held to it by a test.
-    """
+    """The settings by their attribute names in ``Settings``. A test compares docs/settings.md with them."""
 
     class Meta:
         """Options read by marshmallow."""
 
-        unknown = EXCLUDE  # the environment holds more than our settings
+        unknown = EXCLUDE  # the environment has other variables, too
 
     database_url = fields.String(
         data_key="DATABASE_URL",
@@ -29,18 +26,18 @@ class SettingsSchema(Schema):
             " (no database at hand? `medmitra-cases demo` brings one)"
         },
         metadata={
-            "help": "The database: any libpq URI or `key=value` string, several hosts included. Secret."
+            "help": "The database: a libpq URI or `key=value` string. It can name several hosts. Secret."
         },
     )
     listen = fields.String(
         data_key="MEDMITRA_LISTEN",
         load_default="127.0.0.1:8000",
         validate=rules.must_be_listen_address,
-        metadata={"help": "`HOST:PORT` that `serve` and `demo` listen on. Port 0 takes a free one."},
+        metadata={"help": "`HOST:PORT` that `serve` and `demo` listen on. Port 0 selects a free port."},
     )
     reuse_port = boolean(
         "MEDMITRA_REUSE_PORT",
-        "Whether several `serve` of one user may listen on the same `HOST:PORT` (`SO_REUSEPORT`).",
+        "Allows several `serve` processes of one user to listen on the same `HOST:PORT` (`SO_REUSEPORT`).",
     )
     threads = number(
         fields.Integer,
@@ -48,7 +45,7 @@ class SettingsSchema(Schema):
         1,
         256,
         data_key="MEDMITRA_THREADS",
-        metadata={"help": "Requests worked on at once. Each thread holds one connection to the database."},
+        metadata={"help": "Number of worker threads. Each thread has one database connection."},
     )
     database_wait_seconds = number(
         fields.Float,
@@ -57,7 +54,7 @@ class SettingsSchema(Schema):
         60,
         data_key="MEDMITRA_DATABASE_WAIT_SECONDS",
         metadata={
-            "help": "How long a request goes on trying to reach a database that is gone before it gets a 500."
+            "help": "How long a request retries to connect to an unavailable database before it gets a 500."
         },
     )
     keepalive_seconds = number(
@@ -67,8 +64,9 @@ class SettingsSchema(Schema):
         3600,
         data_key="MEDMITRA_KEEPALIVE_SECONDS",
         metadata={
-            "help": "How long an idle client connection stays open, and a reader who takes nothing is waited"
-            " for. Keep it above the proxy's own (nginx: `keepalive_timeout` in `upstream`, 60 s)."
+            "help": "How long the server keeps an idle client connection open, and how long it waits for a"
+            " client that reads no data. Keep it above the timeout of the proxy (nginx: `keepalive_timeout`"
+            " in `upstream`, 60 s)."
         },
     )
     drain_seconds = number(
@@ -78,99 +76,103 @@ class SettingsSchema(Schema):
         3600,
         data_key="MEDMITRA_DRAIN_SECONDS",
         metadata={
-            "help": "How long after SIGTERM requests in flight may take before they are cut off. Keep it"
-            " below what systemd or Kubernetes allow (`TimeoutStopSec`, `terminationGracePeriodSeconds`)."
+            "help": "How long requests in flight can take after SIGTERM. Then the server closes their"
+            " connections. Keep it below the limit of systemd or Kubernetes (`TimeoutStopSec`,"
+            " `terminationGracePeriodSeconds`)."
         },
     )
     admin_listen = OptionalAddress(
         data_key="MEDMITRA_ADMIN_LISTEN",
         load_default="127.0.0.1:8001",
         metadata={
-            "help": "`HOST:PORT` for probes and Prometheus: `/livez`, `/readyz`, `/metrics`. Each process"
-            " needs one of its own, or `off`."
+            "help": "`HOST:PORT` of the admin listener, for probes and Prometheus: `/livez`, `/readyz`,"
+            " `/metrics`. Each process needs a different address, or `off`."
         },
     )
     log_format = fields.String(
         data_key="MEDMITRA_LOG_FORMAT",
         load_default="text",
         validate=validate.OneOf(("text", "json"), error="must be text or json"),
-        metadata={"help": "`text` or `json`: how the service writes its own log. The audit is always JSON."},
+        metadata={"help": "Format of the log: `text` or `json`. The audit is always JSON."},
     )
     jwt_secret = fields.String(
         data_key="MEDMITRA_JWT_SECRET",
         load_default=None,
         validate=rules.must_be_secret,
         metadata={
-            "help": "The secret that tokens are signed with (HS256), at least 32 bytes. With it, every"
+            "help": "The secret that signs the tokens (HS256), at least 32 bytes. If it is set, every"
             " request for cases needs a token. Secret."
         },
     )
     jwks_url = fields.String(
         data_key="MEDMITRA_JWKS_URL",
         load_default=None,
-        validate=rules.must_be_trustworthy_url,
+        validate=rules.must_be_key_url,
         metadata={
-            "help": "Instead of a secret: where the issuer publishes the keys of its tokens (ES256, RS256);"
-            " for Supabase `https://<ref>.supabase.co/auth/v1/.well-known/jwks.json`."
+            "help": "The URL of the issuer's public keys (ES256, RS256), instead of a secret. If it is set,"
+            " every request for cases needs a token. Supabase:"
+            " `https://<ref>.supabase.co/auth/v1/.well-known/jwks.json`."
         },
     )
     jwt_audience = fields.String(
         data_key="MEDMITRA_JWT_AUDIENCE",
         load_default="authenticated",
-        metadata={"help": "What a token's `aud` must be or contain."},
+        metadata={"help": "The audience that `aud` of a token must be or contain."},
     )
     jwt_issuer = fields.String(
         data_key="MEDMITRA_JWT_ISSUER",
         load_default=None,
         metadata={
-            "help": "What a token's `iss` must be; for Supabase `https://<ref>.supabase.co/auth/v1`."
-            " Not set: `iss` does not matter."
+            "help": "The issuer that `iss` of a token must be. Supabase:"
+            " `https://<ref>.supabase.co/auth/v1`. If it is not set, `iss` is not checked."
         },
     )
     trust_user_id = boolean(
         "MEDMITRA_TRUST_USER_ID",
-        "Without tokens, `serve` listens on a loopback address or a Unix socket only, unless this says that"
-        " what is in front of it has checked `user_id`.",
+        "Says that the proxy checks `user_id`. Without it and without tokens, `serve` listens only on a"
+        " loopback address or a Unix socket.",
     )
     etag_source = fields.String(
         data_key="MEDMITRA_ETAG_SOURCE",
         load_default="row_versions",
         validate=validate.OneOf(("row_versions", "body"), error="must be row_versions or body"),
         metadata={
-            "help": "What an `ETag` is made of: `row_versions` (Postgres's `xmin`), or the `body`, for"
-            " databases without `xmin`. Then a 304 saves the transfer only."
+            "help": "The source of the `ETag`: `row_versions` (Postgres's `xmin`) or `body`, for databases"
+            " without `xmin`. With `body`, a 304 saves the transfer but not the query."
         },
     )
     cors_origins = Origins(
         data_key="MEDMITRA_CORS_ORIGINS",
         load_default=(),
         metadata={
-            "help": "The origins whose pages may read answers, exactly, with commas in between:"
-            " `https://app.example,http://localhost:3000`."
+            "help": "The origins whose pages can read responses, as a comma-separated list, written as"
+            " browsers do: `https://app.example,http://localhost:3000`."
         },
     )
-    docs = boolean("MEDMITRA_DOCS", "Whether there are `/`, `/docs` and `/openapi.json`.", default=True)
+    docs = boolean("MEDMITRA_DOCS", "Whether the service has `/`, `/docs` and `/openapi.json`.", default=True)
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def check_combinations(self, values: dict[str, Any], sent: Mapping[str, str], **_: Any) -> None:
-        """See that no setting contradicts another, or counts for nothing without it.
+        """Check that no setting contradicts another one or has no effect without it.
 
         Args:
-            values: One value per attribute of ``Settings``, those left out that are wrong.
-            sent: The variables that are set.
+            values: The valid values by their attribute names in ``Settings``.
+            sent: The environment variables that are set.
 
         Raises:
-            ValidationError: They do not agree.
+            ValidationError: Two settings contradict each other, or one has no effect.
         """
         sources = [name for name in ("MEDMITRA_JWT_SECRET", "MEDMITRA_JWKS_URL") if name in sent]
         mistakes = {
-            name: ["needs MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL beside it"]
+            name: ["has no effect without MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL"]
             for name in ("MEDMITRA_JWT_AUDIENCE", "MEDMITRA_JWT_ISSUER")
             if name in sent and not sources
         }
         if len(sources) > 1:
-            mistakes[sources[1]] = [f"cannot be set beside {sources[0]}: tokens are of one kind"]
+            mistakes[sources[1]] = [f"cannot be combined with {sources[0]}: set only one of them"]
         if sources and values.get("trust_user_id"):
-            mistakes["MEDMITRA_TRUST_USER_ID"] = [f"cannot be set beside {sources[0]}: tokens say who asks"]
+            mistakes["MEDMITRA_TRUST_USER_ID"] = [
+                f"cannot be combined with {sources[0]}: the token names the doctor"
+            ]
         if mistakes:
             raise ValidationError(mistakes)

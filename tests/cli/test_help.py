@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from medmitra_cases.cli.main import main
 from medmitra_cases.settings.schema import SettingsSchema
-from tests.support.paths import README
+from tests.support.paths import DOCS
 from tests.support.processes import COMMAND, run, run_program
 from tests.support.terminals import run_on_terminal
 
@@ -83,8 +83,8 @@ def test_help_is_what_one_gets_without_asking() -> None:
     assert run("serve", "-h").stdout == run("serve", "--help").stdout
 
 
-def test_the_readme_lists_every_command_in_this_order() -> None:
-    rows = re.findall(r"^\| `medmitra-cases ([a-z-]+)", README.read_text(), re.MULTILINE)
+def test_the_page_lists_every_command_in_this_order() -> None:
+    rows = re.findall(r"^\| `medmitra-cases ([a-z-]+)", (DOCS / "settings.md").read_text(), re.MULTILINE)
     assert rows == main.list_commands(click.Context(main))
 
 

@@ -1,4 +1,4 @@
-"""Settings: from the environment, all mistakes at once, no secret shown, every one in the README."""
+"""Settings: from the environment, all mistakes at once, no secret shown, every one in docs/settings.md."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ from medmitra_cases import create_app
 from medmitra_cases.errors import SettingsError
 from medmitra_cases.settings.schema import SettingsSchema
 from medmitra_cases.settings.settings import Settings
-from tests.support.paths import README
+from tests.support.paths import DOCS
 
 URL = "postgresql://reader:hunter2@db1,db2:5433/clinic?target_session_attrs=any"
 SECRET = "test-secret-of-thirty-two-bytes-or-more"
@@ -93,24 +93,24 @@ def test_tokens_can_be_set() -> None:
     [
         (
             {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_JWKS_URL": KEYS},
-            "MEDMITRA_JWKS_URL cannot be set beside MEDMITRA_JWT_SECRET: tokens are of one kind",
+            "MEDMITRA_JWKS_URL cannot be combined with MEDMITRA_JWT_SECRET: set only one of them",
         ),
         (
             {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_TRUST_USER_ID": "true"},
-            "MEDMITRA_TRUST_USER_ID cannot be set beside MEDMITRA_JWT_SECRET: tokens say who asks",
+            "MEDMITRA_TRUST_USER_ID cannot be combined with MEDMITRA_JWT_SECRET: the token names the doctor",
         ),
         (
             {"MEDMITRA_JWKS_URL": KEYS, "MEDMITRA_TRUST_USER_ID": "true"},
-            "MEDMITRA_TRUST_USER_ID cannot be set beside MEDMITRA_JWKS_URL: tokens say who asks",
+            "MEDMITRA_TRUST_USER_ID cannot be combined with MEDMITRA_JWKS_URL: the token names the doctor",
         ),
-        # Whoever says which tokens are good believes that tokens are asked for.
+        # An operator who sets these expects that the service verifies tokens.
         (
             {"MEDMITRA_JWT_ISSUER": "https://issuer.example"},
-            "MEDMITRA_JWT_ISSUER needs MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL beside it",
+            "MEDMITRA_JWT_ISSUER has no effect without MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL",
         ),
         (
             {"MEDMITRA_JWT_AUDIENCE": "clinic"},
-            "MEDMITRA_JWT_AUDIENCE needs MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL beside it",
+            "MEDMITRA_JWT_AUDIENCE has no effect without MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL",
         ),
         ({"MEDMITRA_TRUST_USER_ID": "yes!"}, "MEDMITRA_TRUST_USER_ID must be true or false"),
         ({"MEDMITRA_JWT_SECRET": "x" * 31}, "MEDMITRA_JWT_SECRET must be at least 32 bytes long"),
@@ -186,7 +186,7 @@ def test_urls_that_keys_must_not_come_from(url: str) -> None:
 )
 def test_what_is_no_origin(origins: str) -> None:
     text = mistakes(DATABASE_URL=URL, MEDMITRA_CORS_ORIGINS=origins)
-    assert text.startswith("MEDMITRA_CORS_ORIGINS must be origins as browsers write them")
+    assert text.startswith("MEDMITRA_CORS_ORIGINS must be a comma-separated list of origins")
 
 
 def test_all_mistakes_are_named_at_once() -> None:
@@ -230,7 +230,7 @@ def test_other_variables_are_left_alone() -> None:
     ],
 )
 def test_a_password_that_spills_into_host_or_port_is_not_repeated(url: str) -> None:
-    assert mistakes(DATABASE_URL=url).startswith("DATABASE_URL is a URI that cannot be split")
+    assert mistakes(DATABASE_URL=url).startswith("DATABASE_URL is a URI that cannot be parsed")
 
 
 @pytest.mark.parametrize(
@@ -310,8 +310,10 @@ def shown_default(value: Any) -> str:
     return "not set" if value in (None, ()) else f"`{str(value).lower()}`"
 
 
-def test_the_readme_lists_every_setting_with_default_and_meaning() -> None:
-    rows = re.findall(r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", README.read_text(), re.MULTILINE)
+def test_the_page_lists_every_setting_with_default_and_meaning() -> None:
+    rows = re.findall(
+        r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", (DOCS / "settings.md").read_text(), re.MULTILINE
+    )
     assert rows == [
         (
             field.data_key,

@@ -138,7 +138,7 @@ class TestTheFixture:
     def test_a_harness_that_does_not_start_is_told_in_one_line(self, tmp_path: Path) -> None:
         ended = pytest_run(tmp_path, "postgresql://u:hunter2/x@127.0.0.1/y", test_dashboard=DASHBOARD)
         assert ended.returncode == 1
-        assert "Error: MEDMITRA_TEST_DATABASE_URL is a URI that cannot be split" in ended.stdout
+        assert "Error: MEDMITRA_TEST_DATABASE_URL is a URI that cannot be parsed" in ended.stdout
         assert "hunter2" not in ended.stdout
         assert "Traceback" not in ended.stdout
 
