@@ -57,7 +57,7 @@ lock: ## the newest versions that setup.cfg allows, with their hashes, into requ
 	$(LOCK) --extra build --extra demo --output-file requirements/demo.txt
 	$(LOCK) --extra build --extra dev --output-file requirements/dev.txt
 
-screenshot: $(VENV)/dev.installed ## the picture of /docs in the README
+screenshot: $(VENV)/dev.installed ## the picture of /docs in docs/api.md
 	$(call debian,chromium:chromium)
 	$(BIN)/python -m tests.support.screenshot
 
@@ -78,7 +78,7 @@ $(VENV)/%.installed: requirements/%.txt setup.cfg pyproject.toml
 	$(PIP) check
 	touch $@
 
-# The compiler for what docs/clients.md has; where there is no npm, the tests that need it are skipped.
+# The TypeScript compiler for the code in docs/clients.md. Without npm, the tests that need it are skipped.
 $(TYPESCRIPT)/.package-lock.json: tests/support/typescript/package-lock.json
 	$(call debian,node:nodejs npm:npm)
 	if command -v npm >/dev/null; then npm ci --loglevel=error --prefix tests/support/typescript && touch $@; fi

@@ -17,7 +17,7 @@ from medmitra_cases.schemas.query import OPTIONAL_NAMES
 from medmitra_cases.web import cors
 from tests.support import factories
 from tests.support.factories import DOCTOR, KEYS, CasesDatabase, case
-from tests.support.paths import PUBLISHED, README
+from tests.support.paths import DOCS, PUBLISHED, README
 from tests.support.processes import Running, serve
 from tests.support.tokens import SECRET, bearer, issued
 
@@ -108,9 +108,28 @@ def test_the_example_is_the_published_one() -> None:
     assert body_errors(GET["responses"]["200"], example) == []
 
 
-def test_the_statuses_are_those_of_the_readme() -> None:
-    errors = README.read_text().partition("### Errors")[2].partition("\n### ")[0]
-    rows = re.findall(r"^\| ([0-9, ]+) \|", errors, re.MULTILINE)
+def of_the_page(section: str) -> str:
+    """A section of docs/api.md."""
+    _, heading, rest = (DOCS / "api.md").read_text().partition(f"\n## {section}\n")
+    assert heading
+    return rest.partition("\n## ")[0]
+
+
+def test_the_page_has_every_parameter_and_the_readme_their_names() -> None:
+    cells = re.findall(r"^\| (`.+?) \|", of_the_page("Parameters"), re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(OPTIONAL_NAMES)
+    listed = README.read_text().partition("\nOptional parameters: ")[2].partition("\n\n")[0]
+    parameters = [each["name"] for each in GET["parameters"] if each["in"] == "query"]
+    assert re.findall(r"`(\w+)`", listed) == [name for name in parameters if name != "user_id"]
+
+
+def test_the_page_has_the_nine_keys_in_their_order() -> None:
+    table = (DOCS / "api.md").read_text().partition("\n## ")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == KEYS
+
+
+def test_the_statuses_are_those_of_the_page() -> None:
+    rows = re.findall(r"^\| ([0-9, ]+) \|", of_the_page("Errors"), re.MULTILINE)
     listed = {status for row in rows for status in row.split(", ")}
     # A path that is not there and a method that is not taken are in no description of those that are.
     assert {*GET["responses"]} == {*HEAD["responses"]} == (listed - {"404", "405"}) | {"200", "304"}

@@ -1,4 +1,4 @@
-"""Takes the picture of ``/docs`` that the README shows: ``make screenshot``."""
+"""Takes the picture of ``/docs`` for docs/api.md: ``make screenshot``."""
 
 from medmitra_cases import contract
 from medmitra_cases.testing import harness

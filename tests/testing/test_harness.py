@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -27,7 +26,6 @@ from medmitra_cases.testing import Harness, HarnessError, harness
 from medmitra_cases.testing.postgres import open_folder
 from medmitra_cases.testing.start import TEST_DATABASE_URL
 from tests.support.factories import DOCTOR, KEYS, execute
-from tests.support.paths import README
 from tests.support.processes import (
     COMMAND,
     TIMEOUT_SECONDS,
@@ -38,10 +36,13 @@ from tests.support.processes import (
     wait_until,
 )
 from tests.support.programs import free_port
+from tests.support.snippets import snippet
 
-# As the README has them.
-IN_YOUR_TESTS = README.read_text().partition("## In your tests")[2]
-DASHBOARD, CONFTEST, *_ = re.findall(r"^```python\n(.+?)^```$", IN_YOUR_TESTS, re.MULTILINE | re.DOTALL)
+DASHBOARD = snippet("README.md", "Test author", "python", 1)
+CONFTESTS = {
+    "README.md": snippet("README.md", "Test author", "python", 2),
+    "docs/testing.md": snippet("docs/testing.md", "Settings", "python"),
+}
 
 
 def cases_of(medmitra: Harness, user_id: str = DOCTOR, **headers: str) -> Any:
@@ -84,7 +85,7 @@ class TestTheFixture:
         assert "1 passed" in ended.stdout
 
     def test_each_test_has_its_own_cases_on_each_worker(self, server_dsn: str, tmp_path: Path) -> None:
-        crowd = DASHBOARD + dedent("""
+        crowd = f'{DASHBOARD}\nDOCTOR = "{DOCTOR}"\n' + dedent("""
     import pytest
 
     @pytest.mark.parametrize("count", range(8))
@@ -97,11 +98,14 @@ class TestTheFixture:
         assert ended.returncode == 0, ended.stdout
         assert "9 passed" in ended.stdout
 
-    def test_a_conftest_may_choose_the_services_settings(self, server_dsn: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("conftest", CONFTESTS.values(), ids=CONFTESTS)
+    def test_a_conftest_may_choose_the_services_settings(
+        self, server_dsn: str, tmp_path: Path, conftest: str
+    ) -> None:
         ended = pytest_run(
             tmp_path,
             server_dsn,
-            conftest=CONFTEST,
+            conftest=conftest,
             test_dashboard=f"""
     import requests
 

@@ -103,7 +103,7 @@ def service(server_dsn: str, site: tuple[Path, int]) -> Iterator[Harness]:
     }
     with harness(settings) as started:
         write_files(folder, started.base_url)
-        run_sessions("TypeScript, in a browser", folder, started.base_url)
+        run_sessions("docs/clients.md", "TypeScript, in a browser", folder, started.base_url)
         (folder / "index.html").write_text(PAGE)
         yield started
 

@@ -1,0 +1,310 @@
+"""A test, or a make target, runs each code block of README.md and docs/ against the real service."""
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+import pytest
+import requests
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from medmitra_cases.cli.start_line import start_line
+from medmitra_cases.testing import Harness, harness
+from tests.project.test_documents import TARGETS
+from tests.support.factories import DOCTOR, PRODUCT_TABLE, execute, settings
+from tests.support.key_server import KeyServer
+from tests.support.paths import PUBLISHED, ROOT
+from tests.support.processes import COMMAND, TIMEOUT_SECONDS, Running, run_program, running, serve
+from tests.support.programs import tool
+from tests.support.snippets import (
+    PATH,
+    SERVICE,
+    Snippet,
+    run_python_session,
+    run_sessions,
+    snippet,
+    snippets,
+    write_files,
+)
+from tests.support.tokens import ASKED, EC_KEY, SECRET, bearer, issued_by_key, jwk
+
+PUBLISHED_CASES = json.loads(PUBLISHED.read_text())
+
+# Languages that nobody runs: a picture, a format, a query for another program.
+NOT_RUN = {"json", "mermaid", "promql", "text"}
+
+# Blocks that the suite does not run: the target that does, and where, in which words.
+BY_TARGET = {
+    ("README.md", "Operator", "sh", 1): (
+        "check-deploy",
+        "deploy/Containerfile",
+        ["--require-hashes", "service.txt", "--no-deps /build/*.whl"],
+    ),
+    ("docs/deploy.md", "systemd: one process for each core", "sh", 1): (
+        "check-deploy",
+        "tests/deploy/test_systemd.py",
+        ["shutil.copy(unit, ", "systemctl enable --now medmitra-cases.socket "],
+    ),
+    ("docs/deploy.md", "systemd: one process for each core", "sh", 2): (
+        "check-deploy",
+        "tests/deploy/test_systemd.py",
+        ["systemctl restart {unit}"],
+    ),
+    ("docs/deploy.md", "Container", "sh", 1): (
+        "check-deploy",
+        "tests/deploy/images.py",
+        ["_make_wheel(", '"build"', 'DEPLOY / "Containerfile"'],
+    ),
+}
+
+
+def place(block: Snippet) -> tuple[str, str, str, int]:
+    return block.page, block.section, block.language, block.number
+
+
+def run_by_a_test() -> set[tuple[str, str, str, int]]:
+    """The blocks that the tests name: the arguments of each ``snippet("page", "section", "language")``."""
+    named = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "snippet":
+                page, section, language, *number = (ast.literal_eval(argument) for argument in node.args)
+                named.add((page, section, language, *(number or [1])))
+    return named
+
+
+def test_every_code_block_is_run() -> None:
+    code = {place(block): block for block in snippets() if block.language not in NOT_RUN}
+    sessions = {place(block) for block in code.values() if block.language in ("console", "pycon")}
+    files = {place(block) for block in code.values() if block.file_name}
+    ways = [sessions, files, run_by_a_test() & {*code}, {*BY_TARGET}]
+    assert set().union(*ways) == {*code}
+    assert sum(map(len, ways)) == len(code), "a block is listed twice"
+
+
+def test_every_file_is_run_or_imported() -> None:
+    files = [block for block in snippets() if block.file_name]
+    sessions = [block for block in snippets() if block.language in ("console", "pycon")]
+    assert len({file.file_name for file in files}) == len(files)
+    typed = "".join(command for block in sessions for command, _ in block.steps)
+    for file in files:
+        others = "".join(block.code for block in [*files, *sessions] if block is not file)
+        stem = file.file_name.partition(".")[0]
+        used = re.search(rf'^(from {stem} import |import .* from "\./{stem}\.)', others, re.MULTILINE)
+        assert f" {file.file_name}" in typed or used, file.file_name
+
+
+def test_a_session_has_nothing_but_commands_and_their_output() -> None:
+    for block in snippets():
+        if block.language == "console":
+            assert "".join(f"$ {command}{output}" for command, output in block.steps) == block.code
+        elif block.language == "pycon":
+            assert block.code.startswith(">>> ")
+
+
+@pytest.mark.parametrize("place", BY_TARGET, ids=lambda place: f"{place[0]}-{place[1]}-{place[3]}")
+def test_what_a_target_runs_is_there(place: tuple[str, str, str, int]) -> None:
+    target, path, words = BY_TARGET[place]
+    assert target in TARGETS
+    text = (ROOT / path).read_text()
+    assert [word for word in words if word not in text] == []
+
+
+@pytest.fixture(scope="module")
+def with_tokens(server_dsn: str) -> Iterator[Harness]:
+    """A service that needs tokens."""
+    with harness({"MEDMITRA_TEST_DATABASE_URL": server_dsn, "MEDMITRA_JWT_SECRET": SECRET}) as started:
+        yield started
+
+
+def add_published_example(service: Harness) -> None:
+    service.clear()
+    for published in PUBLISHED_CASES["cases"]:
+        service.add_case(**published)
+
+
+def sessions(language: str) -> list[tuple[str, str]]:
+    found = (block for block in snippets() if block.language == language)
+    return list(dict.fromkeys((block.page, block.section) for block in found))
+
+
+@pytest.mark.parametrize(("page", "section"), sessions("console"))
+def test_what_is_typed_prints_what_is_shown(
+    page: str, section: str, medmitra: Harness, with_tokens: Harness, server_dsn: str, tmp_path: Path
+) -> None:
+    commands = "".join(block.code for block in snippets() if (block.page, block.section) == (page, section))
+    service = with_tokens if "$TOKEN" in commands else medmitra
+    add_published_example(service)
+    write_files(tmp_path, service.base_url)
+    run_sessions(
+        page,
+        section,
+        tmp_path,
+        service.base_url,
+        TOKEN=with_tokens.token(DOCTOR),
+        MEDMITRA_TEST_DATABASE_URL=server_dsn,
+    )
+
+
+@pytest.mark.parametrize(("page", "section"), sessions("pycon"))
+def test_what_python_is_told_it_answers_as_shown(
+    page: str, section: str, with_tokens: Harness, tmp_path: Path
+) -> None:
+    add_published_example(with_tokens)
+    write_files(tmp_path, with_tokens.base_url)
+    run_python_session(page, section, tmp_path, with_tokens.base_url, TOKEN=with_tokens.token(DOCTOR))
+
+
+def run_node(program: str, service: Harness) -> str:
+    code = program.replace(SERVICE, service.base_url)
+    ended = run_program([tool("node"), "--input-type=module", "--eval", code], {})
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_the_readmes_fetch_returns_the_cases_or_says_what_is_wrong(with_tokens: Harness) -> None:
+    add_published_example(with_tokens)
+    fetch_cases = snippet("README.md", "Front-end developer", "js")
+    call = f"fetchCases({DOCTOR!r}, {with_tokens.token(DOCTOR)!r})"
+    printed = run_node(f"{fetch_cases}console.log(JSON.stringify({{cases: await {call}}}))", with_tokens)
+    assert json.loads(printed) == PUBLISHED_CASES
+    failed = f"await fetchCases({DOCTOR!r}, 'x').catch((error) => console.log(error.message))"
+    assert run_node(fetch_cases + failed, with_tokens) == "the token is malformed\n"
+
+
+def test_a_page_leads_to_the_next(medmitra: Harness) -> None:
+    add_published_example(medmitra)
+    follow = snippet("docs/api.md", "Pages", "js")
+    url = json.dumps(medmitra.url("/cases/all_cases", user_id=DOCTOR, limit=1))
+    printed = run_node(f"const url = {url};{follow}console.log(await nextResponse.text())", medmitra)
+    assert json.loads(printed)["cases"] == PUBLISHED_CASES["cases"][1:]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, folder: Path) -> dict[str, str]:
+    """What lets ``make`` run the package that is installed here, on a free port and a database that ends."""
+    tool("make")
+    environment = tmp_path / "venv"
+    environment.mkdir()
+    (environment / "bin").symlink_to(COMMAND.parent)
+    (environment / "demo.installed").touch()
+    return {"VENV": str(environment), "XDG_DATA_HOME": str(folder), "MEDMITRA_LISTEN": "127.0.0.1:0"}
+
+
+def address(server: Running) -> str:
+    return f"http://{server.host}:{server.port}"
+
+
+def test_the_readmes_first_command_serves_the_published_example(
+    make_run: dict[str, str], tmp_path: Path
+) -> None:
+    script = f"cd {ROOT}; exec {snippet('README.md', 'Try it', 'sh')}"
+    with running("bash", "-euc", script, **make_run) as server:
+        run_sessions("README.md", "Try it", tmp_path, address(server))
+
+
+def test_tokens_can_be_tried_out(make_run: dict[str, str], tmp_path: Path) -> None:
+    tool("openssl")
+    start = snippet("docs/api.md", "Tokens", "sh", 1)
+    assert start.endswith("\nmake run\n")
+    shown = start.replace("make run", f'echo "secret: $MEDMITRA_JWT_SECRET"; cd {ROOT}; exec make run')
+    with running("bash", "-euc", shown, **make_run) as server:
+        curl = run_program(["bash", "-euc", server.wait_for(r"Try: (curl .*)")[1]], {})
+        assert json.loads(curl.stdout) == PUBLISHED_CASES
+        mint = snippet("docs/api.md", "Tokens", "sh", 2).replace(".venv/", f"{make_run['VENV']}/")
+        secret = {"MEDMITRA_JWT_SECRET": server.wait_for(r"secret: (\w+)")[1]}
+        token = run_program(["bash", "-euc", f'{mint}echo "$TOKEN"'], secret).stdout.strip()
+        run_sessions("README.md", "Front-end developer", tmp_path, address(server), TOKEN=token)
+
+
+PREPARE, AS_SERVICE, SERVE = snippet("README.md", "Operator", "sh", 2).partition(
+    "export DATABASE_URL=postgresql://medmitra_cases:"
+)
+
+
+@pytest.fixture
+def key_server() -> Iterator[KeyServer]:
+    with closing(KeyServer()) as server:
+        server.publish(jwk(EC_KEY, "key"))
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("table", "prepare"),
+    [
+        pytest.param("", PREPARE, id="a table of its own"),
+        pytest.param(
+            PRODUCT_TABLE, snippet("docs/deploy.md", "The product's table", "sh"), id="the product's table"
+        ),
+    ],
+)
+def test_an_operator_gets_from_an_empty_database_to_a_service(
+    empty_database: str, key_server: KeyServer, table: str, prepare: str
+) -> None:
+    if table:
+        with closing(psycopg2.connect(empty_database)) as owner:
+            execute(owner, table)
+            owner.commit()
+    password = parse_dsn(empty_database).get("password", "made up")
+    changes = {
+        "postgresql://owner@db.example/clinic": empty_database,
+        "postgresql://medmitra_cases:PASSWORD@db.example/clinic": make_dsn(
+            empty_database, user="medmitra_cases", password=password
+        ),
+        "https://YOUR-PROJECT.supabase.co/auth/v1/.well-known/jwks.json": key_server.url,
+    }
+
+    def adapted(script: str) -> str:
+        for written, real in changes.items():
+            script = script.replace(f"={written}\n", f"={shlex.quote(real)}\n")
+        assert "example" not in script
+        return script
+
+    # psql asks for the password twice: on stdin, as in a session of its own there is no terminal.
+    typed = {"input": f"{password}\n" * 2, "start_new_session": True, "cwd": ROOT}
+    prepared = run_program(["bash", "-euc", adapted(prepare)], {"PATH": PATH}, **typed)
+    assert prepared.returncode == 0, prepared.stderr
+    script = adapted(AS_SERVICE + SERVE).replace("medmitra-cases serve", "exec medmitra-cases serve")
+    with running("bash", "-euc", script, PATH=PATH, MEDMITRA_LISTEN="127.0.0.1:0") as server:
+        assert "Ready to serve: all " in server.printed
+        assert server.get(ASKED)[0].status == 401
+        answer, body = server.get(ASKED, **bearer(issued_by_key(EC_KEY, "key")))
+        assert (answer.status, body) == (200, b'{"cases":[]}')
+
+
+def test_waitress_itself_serves_it(medmitra: Harness) -> None:
+    add_published_example(medmitra)
+    command = snippet("docs/deploy.md", "Other WSGI servers", "sh").replace(":8000", ":0")
+    variables = {"PATH": PATH, "PYTHONPATH": str(ROOT), "DATABASE_URL": medmitra.database_url}
+    with running("bash", "-euc", f"exec {command}", **variables) as server:
+        assert json.loads(server.get(ASKED)[1]) == PUBLISHED_CASES
+
+
+def test_the_start_line_is_the_one_that_is_shown() -> None:
+    configured = settings("postgresql://medmitra_cases@db.example:5432/clinic", MEDMITRA_JWT_SECRET=SECRET)
+    assert f"{start_line(configured, [SERVICE])}\n" == snippet("docs/settings.md", "Commands", "text")
+
+
+def test_the_line_of_the_audit_has_the_keys_that_are_shown(medmitra: Harness) -> None:
+    requests.get(medmitra.url("/cases/all_cases", user_id=DOCTOR), timeout=TIMEOUT_SECONDS)
+    line = medmitra.log().splitlines()[-1]
+    assert [*json.loads(line)] == [*json.loads(snippet("docs/operations.md", "Logs", "json"))]
+
+
+def test_the_alerts_ask_for_metrics_that_there_are(server_dsn: str) -> None:
+    named = {
+        name
+        for block in snippets()
+        if block.language == "promql"
+        for name in re.findall(r"\b(?:medmitra|process)_\w+", block.code)
+    }
+    assert named
+    with serve(server_dsn, MEDMITRA_ADMIN_LISTEN="127.0.0.1:0") as server:
+        server.get(ASKED)
+        _, metrics = server.ask_admin("/metrics")
+    assert {name for name in named if f"\n{name}{{" not in metrics and f"\n{name} " not in metrics} == set()
