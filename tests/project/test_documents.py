@@ -1,5 +1,6 @@
 """What the documents say of this tree is so: modules, dependencies, targets, paths, and where links lead."""
 
+import ast
 import re
 from configparser import ConfigParser
 from pathlib import Path
@@ -7,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.project.test_architecture import MODULES
-from tests.support.paths import ROOT
+from tests.support.paths import README, ROOT
+from tests.support.snippets import snippet
 
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):.* ## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+
+MAX_README_LINES = 200
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 
@@ -32,6 +36,37 @@ def test_the_architecture_names_every_module_once() -> None:
         named += [f"{name}.{module}" for module in modules] + ([] if is_wing else [name])
     faces = {module for module in MODULES if module.endswith(".__init__")}
     assert sorted(named) == sorted(set(MODULES) - faces)
+
+
+def sentences() -> dict[str, str]:
+    """Each wing, with the first sentence of its ``__init__.py``, without the marks of code."""
+    docstrings = {
+        module.removesuffix(".__init__"): ast.get_docstring(ast.parse(path.read_text())) or ""
+        for module, path in MODULES.items()
+        if module.endswith(".__init__")
+    }
+    return {
+        wing: " ".join(docstring.partition("\n\n")[0].replace("`", "").split())
+        for wing, docstring in docstrings.items()
+    }
+
+
+def test_the_architecture_has_the_sentence_of_each_wing() -> None:
+    rows = re.findall(r"^\| `(\w+)/` \| (.+) \| .+ \|$", section(ARCHITECTURE, "The wings"), re.MULTILINE)
+    assert {name: sentence.replace("`", "") for name, sentence in rows} == sentences()
+
+
+def test_the_readmes_tree_has_the_sentence_of_each_wing_and_a_line_for_each_module_beside_them() -> None:
+    package = snippet("README.md", "How it works", "text").partition("\nsql/")[0]
+    lines = re.findall(r"^  (\S+) +(\S.*)$", package, re.MULTILINE)
+    assert {name[:-1]: sentence for name, sentence in lines if name.endswith("/")} == sentences()
+    beside = {f"{module}.py" for module in MODULES if "." not in module and module != "__init__"}
+    assert {name for name, _ in lines if not name.endswith("/")} == beside
+    assert len(lines) == len(sentences()) + len(beside)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= MAX_README_LINES
 
 
 def test_the_picture_names_every_wing() -> None:
