@@ -1,5 +1,5 @@
 -- name: describe_cases
--- The columns of medmitra.cases: what it is, each column's name and type, and whether this role may read it.
+-- The kind of medmitra.cases (table or view), and for each column its name, its type and whether this role may read it.
 SELECT
     CASE WHEN relation.relkind IN ('r', 'p') THEN 'table' ELSE 'view' END AS kind,
     attribute.attname AS column_name,

@@ -1,5 +1,5 @@
 -- name: describe_session
--- Who is connected to what, the role's settings that matter, and whether lower() knows other letters than A to Z.
+-- The server, database and role of this session, two of its settings, and whether lower() converts more than A to Z.
 SELECT
     current_setting('server_version') AS server_version,
     current_setting('server_version_num')::integer AS server_version_number,

@@ -1,6 +1,6 @@
 -- name: describe_source
--- The tables that medmitra.cases is or reads, through however many views: those whose row level security may hide
--- rows from whoever reads them, whether this role may write one, and an index that is not fit for use.
+-- The tables behind medmitra.cases, through any number of views: tables whose row level security may hide rows from
+-- their reader, whether this role may write to one of the tables, and the name of an invalid index.
 WITH RECURSIVE source (oid, reader) AS (
     SELECT relation.oid, reader.oid
     FROM pg_class AS relation
@@ -8,7 +8,7 @@ WITH RECURSIVE source (oid, reader) AS (
     JOIN pg_roles AS reader ON reader.rolname = current_user
     WHERE namespace.nspname = 'medmitra' AND relation.relname = 'cases'
     UNION
-    -- What a view reads, it reads as its owner.
+    -- A view reads its tables with the rights of the view's owner.
     SELECT dependency.refobjid, relation.relowner
     FROM source
     JOIN pg_class AS relation ON relation.oid = source.oid
@@ -36,7 +36,7 @@ SELECT
         WHERE relation.relrowsecurity
             AND NOT (reader.rolsuper OR reader.rolbypassrls)
             AND (relation.relforcerowsecurity OR NOT pg_has_role(reader.oid, relation.relowner, 'USAGE'))
-            -- That of roles.sql hides only what it is meant to.
+            -- Except tables with the policies of roles.sql, which hide only the cases of other doctors.
             AND NOT EXISTS (
                 SELECT FROM pg_policy WHERE polrelid = relation.oid AND polname = 'as_granted'
             )

@@ -1,5 +1,5 @@
 -- name: insert_published_cases
--- The cases of the published example, given as a JSON array. Returns one row per case that was not there yet.
+-- Inserts the cases of the published example (cases: a JSON array). Returns one row for each inserted case.
 INSERT INTO medmitra.cases
     (case_id, user_id, patient_name, patient_age, patient_gender, case_summary, status, created_at, updated_at)
 SELECT

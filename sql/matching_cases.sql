@@ -1,8 +1,9 @@
 -- name: matching_cases
--- The beginning of select_matching_cases and select_matching_version: one doctor's cases (user_id: a UUID) that match.
--- A filter that is NULL was not asked for, and as the values are written into the statement, the planner drops it.
+-- The first part of select_matching_cases and select_matching_version: one doctor's matching cases (user_id: a UUID).
+-- A NULL parameter is a filter that was not requested. psycopg2 writes the values into the statement, so the planner
+-- removes such a filter.
 WITH cursor_case AS (
-    -- The case to go on after (after: a case_id). Another doctor's is none.
+    -- The case after which the list continues (after: a case_id). A case of another doctor is not found.
     SELECT id
     FROM medmitra.cases
     WHERE user_id = %(user_id)s::uuid AND case_id = %(after)s
@@ -20,8 +21,9 @@ matching AS NOT MATERIALIZED (
         created_at,
         updated_at,
         (%(row_version)s)::bigint AS row_version,
-        -- Whether it comes after that case, in insertion order or against it (backwards: a boolean); or else before it, or
-        -- is it. With user_id, as the planner may otherwise read the cases of all doctors in the order of their id.
+        -- after_cursor: the row follows the cursor case, in insertion order or in reverse (backwards: a boolean).
+        -- before_cursor: it precedes the cursor case, or is that case. Both compare user_id too, because otherwise the
+        -- planner may read the cases of all doctors in the order of id.
         CASE
             WHEN %(after)s::text IS NULL THEN true
             WHEN %(backwards)s THEN (user_id, id) < (%(user_id)s::uuid, (SELECT id FROM cursor_case))
@@ -48,8 +50,8 @@ matching AS NOT MATERIALIZED (
         AND (%(end_date)s::timestamptz IS NULL OR created_at <= %(end_date)s)
 ),
 page_info AS (
-    -- What only a page has to know (limit: an integer, or NULL for none). In insertion order those that were before_cursor belong
-    -- to the list as well; in another order (sort_by: a column) they do not.
+    -- Needed for a page only (limit: an integer, or NULL for the whole list). In insertion order the cases that are
+    -- before_cursor also belong to the list. In another order (sort_by: a column) they do not.
     SELECT
         count(*) AS total,
         CASE
@@ -57,7 +59,7 @@ page_info AS (
             ELSE count(*) - count(*) FILTER (WHERE before_cursor) > %(skip)s + %(limit)s
         END AS has_next,
         CASE WHEN %(after)s::text IS NULL THEN false ELSE count(*) FILTER (WHERE before_cursor) > 0 END AS has_previous,
-        -- The case after which the page before begins, if that is not the first.
+        -- The case after which the previous page begins. NULL if that is the first page.
         (
             SELECT case_id
             FROM matching

@@ -1,14 +1,14 @@
 -- name: roles
--- The role the service logs in as: it is granted the nine columns of medmitra.cases, the order they come in and their
--- rows' versions, to read, and nothing else; and it sees one doctor's cases at a time. (Like every role it also has what
--- is granted to PUBLIC: by default, to make temporary tables and to connect to other databases.) Run by the owner of
--- medmitra.cases, who must also be allowed to create roles, after schema.sql or existing_table.sql; running it
--- again changes nothing.
--- The password is yours to set: \password medmitra_cases
+-- Creates the service's login role. It may read the nine columns of medmitra.cases, id and xmin, and nothing else,
+-- and it sees one doctor's cases at a time. (Like every role it also has the rights of PUBLIC: by default, to create
+-- temporary tables and to connect to other databases.)
+-- Run it after schema.sql or existing_table.sql, as the owner of medmitra.cases, who must also have the right to create
+-- roles. A second run changes nothing.
+-- Set the password yourself: \password medmitra_cases
 
 BEGIN;
 
--- Give up rather than queue behind a long transaction, with everybody else queueing behind us.
+-- Give up if a long transaction holds a lock. Otherwise all other sessions would wait behind this one.
 SET LOCAL lock_timeout = '3s';
 
 DO $$
@@ -33,16 +33,15 @@ GRANT SELECT (
 ) ON medmitra.cases TO medmitra_cases;
 DO $$
 BEGIN
-    -- Where there is none, MEDMITRA_ETAG_SOURCE=body.
+    -- A view without xmin needs MEDMITRA_ETAG_SOURCE=body.
     IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'medmitra.cases'::regclass AND attname = 'xmin') THEN
         GRANT SELECT (xmin) ON medmitra.cases TO medmitra_cases;
     END IF;
 END
 $$;
 
--- Row level security: should a query of the service ever ask for too much, it still gets no case but those of the
--- doctor it says it asks for (set_user_id.sql), and none if it says nothing. The view of existing_table.sql has a
--- condition of its own to that effect.
+-- Row level security: even a wrong query of the service returns only the cases of the doctor that set_user_id.sql
+-- sets. It returns none if no doctor is set. The view of existing_table.sql contains the same condition.
 DO $$
 DECLARE
     cases pg_class;
@@ -55,8 +54,8 @@ BEGIN
         RETURN;
     END IF;
     IF NOT cases.relrowsecurity THEN
-        -- For everybody else grants decide, as before; but for COPY FROM and pg_dump, which Postgres then allows only
-        -- to the table's owner and to roles with BYPASSRLS.
+        -- For all other roles only grants decide, as before. Exceptions: Postgres allows COPY FROM and pg_dump only to
+        -- the table's owner and to roles with BYPASSRLS.
         DROP POLICY IF EXISTS as_granted ON medmitra.cases;
         CREATE POLICY as_granted ON medmitra.cases USING (true);
         ALTER TABLE medmitra.cases ENABLE ROW LEVEL SECURITY;
@@ -69,14 +68,14 @@ END
 $$;
 
 ALTER ROLE medmitra_cases LOGIN;
--- On the role rather than in the connection, so that they also hold behind PgBouncer in transaction mode.
-ALTER ROLE medmitra_cases SET statement_timeout = '5s';  -- a longer query is cancelled and answered with 500
--- A long list is read in one transaction, whose snapshot holds up VACUUM: a reader who is too slow ends it.
+-- Settings of the role, not of the connection, so that they also apply behind PgBouncer in transaction mode.
+ALTER ROLE medmitra_cases SET statement_timeout = '5s';  -- Postgres cancels a longer query; the response is 500
+-- A long list is read in one transaction, and its snapshot delays VACUUM. A client that reads too slowly is cut off.
 ALTER ROLE medmitra_cases SET idle_in_transaction_session_timeout = '60s';
 ALTER ROLE medmitra_cases SET default_transaction_read_only = on;
 ALTER ROLE medmitra_cases SET search_path = medmitra, pg_catalog;
--- Random reads cost about what sequential ones do on SSDs. The default of 4, meant for spinning disks, makes
--- the planner collect a doctor's rows out of order and sort them instead of reading the index in order.
+-- On SSDs random reads cost about as much as sequential reads. With the default of 4, which is for spinning disks, the
+-- planner reads a doctor's rows out of order and sorts them, instead of reading the index in order.
 ALTER ROLE medmitra_cases SET random_page_cost = 1.1;
 
 COMMIT;

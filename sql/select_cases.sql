@@ -1,6 +1,6 @@
 -- name: select_cases
--- The cases of one doctor (user_id: a UUID) in insertion order, at most so many (limit: an integer, or NULL for all);
--- times in UTC, without an offset; and each row's version (row_version: row_version.sql, or NULL to do without).
+-- One doctor's cases (user_id: a UUID) in insertion order, at most limit of them (limit: an integer, or NULL for all).
+-- The times are in UTC, without an offset. Each row has its version (row_version: row_version.sql, or NULL for none).
 SELECT
     case_id,
     user_id,

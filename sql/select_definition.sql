@@ -1,5 +1,5 @@
 -- name: select_definition
--- What medmitra.cases is, and what it reads if it is a view: the same as long as their columns and definitions stay.
+-- A hash of the columns and definitions of medmitra.cases and, if it is a view, of the relations that it reads.
 WITH RECURSIVE source (oid) AS (
     SELECT 'medmitra.cases'::regclass::oid
     UNION

@@ -1,6 +1,7 @@
 -- name: select_matching_cases
--- After matching_cases: those in the order asked for (sort_by: a column, or NULL for insertion order; sort_order: asc or
--- desc), at most so many (most: an integer, or NULL for all) after so many (skip: an integer); and with each the page_info.
+-- The rest of a statement that begins with matching_cases: the cases in the requested order, each with the page_info.
+-- sort_by: a column, or NULL for insertion order; sort_order: asc or desc; most: the maximum number of cases, or NULL
+-- for all; skip: the number of cases to leave out first.
 SELECT
     case_id,
     user_id,

@@ -1,6 +1,7 @@
 -- name: select_matching_version
--- After matching_cases and select_matching_cases, as page: the version of its cases, what else its headers say, and
--- whether the case to go on after was found. Always one row; of no cases the version is NULL.
+-- The rest of a statement that begins with matching_cases, and has select_matching_cases as page: the version of the
+-- cases on the page, the values for its headers, and whether the cursor case was found. Always returns one row; without
+-- cases its version is NULL.
 SELECT
     seen.version,
     page_info.total,
@@ -8,7 +9,7 @@ SELECT
     page_info.has_previous,
     page_info.previous_after,
     seen.shown,
-    -- The last case of a full page in insertion order, after which the next begins.
+    -- The last case of a full page in insertion order. The next page begins after it.
     (
         SELECT case_id
         FROM matching

@@ -1,3 +1,3 @@
 -- name: select_statement_timeout
--- How long the server lets this session's statements run, in seconds; 0 is for ever.
+-- The statement timeout of this session, in seconds. 0: no timeout.
 SELECT extract(epoch FROM current_setting('statement_timeout')::interval)::float8
