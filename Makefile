@@ -1,4 +1,4 @@
-# Everything happens in a virtual environment of its own; nothing else needs to be set up.
+# Every target creates the virtual environment that it needs. No other set-up is necessary.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -7,70 +7,71 @@ TYPESCRIPT = tests/support/typescript/node_modules
 LOCK = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--custom-compile-command "make lock" setup.cfg
 
-# Installs the Debian package of each command:package whose command is missing, where root may.
+# For each command:package installs the Debian package if the command is missing, and if make runs as root.
 debian = @missing=; for pair in $(1); do command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair\#\#*:}"; done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing; fi
 
 .PHONY: help run test test-faults soak check-deploy fuzz lint wheel lock screenshot bench clean
 
-help: ## this list
+help: ## print this list
 	@sed -En 's/^([a-z-]+):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-run: $(VENV)/demo.installed ## the service on a Postgres of its own, with the published example
+run: $(VENV)/demo.installed ## run the service on an embedded Postgres, with the published example
 	$(BIN)/medmitra-cases demo
 
-# Three files at a time, as they wait as much as they work, each on a Postgres of its own; a server that is named has but one role medmitra_cases.
-test: $(VENV)/dev.installed $(TYPESCRIPT)/.package-lock.json ## the whole suite against a real Postgres, with branch coverage
+# Three test files run in parallel, because they wait half of their time, each on its own embedded Postgres. A server of
+# MEDMITRA_TEST_DATABASE_URL has only one role medmitra_cases, so there the files run one by one.
+test: $(VENV)/dev.installed $(TYPESCRIPT)/.package-lock.json ## run all tests on a real Postgres, with branch coverage
 	$(call debian,chromium:chromium curl:curl)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(if $(MEDMITRA_TEST_DATABASE_URL),,-n 3 --dist loadfile)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-faults: $(VENV)/dev.installed ## databases, links and processes that fail, with the real parts; as root
+test-faults: $(VENV)/dev.installed ## test failures of databases, links and processes, with the real programs; as root
 	$(call debian,nginx:nginx-light pgbouncer:pgbouncer ip:iproute2)
 	$(BIN)/python -m pytest -m faults -rs -n 2 --dist loadfile tests/faults
 
-soak: $(VENV)/dev.installed ## ten minutes of mixed traffic and faults, after which nothing may be left behind
+soak: $(VENV)/dev.installed ## run ten minutes of mixed traffic and faults, then check for leaks
 	$(BIN)/python -m pytest -m soak tests/test_soak.py
 
-check-deploy: $(VENV)/dev.installed ## what is in deploy/, each part run for real; as root
+check-deploy: $(VENV)/dev.installed ## test each file of deploy/ with the real program; as root
 	$(call debian,nginx:nginx-light pgbouncer:pgbouncer buildah:buildah debootstrap:debootstrap openssl:openssl)
 	$(BIN)/python -m pytest -m deploy -rs tests/deploy
 
-fuzz: $(VENV)/dev.installed ## 20,000 requests of all kinds to the running service; two minutes
+fuzz: $(VENV)/dev.installed ## send 20,000 random requests to a running service; two minutes
 	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/server/test_fuzz.py
 
-lint: $(VENV)/dev.installed ## style and types
+lint: $(VENV)/dev.installed ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-wheel: $(VENV)/dev.installed ## dist/*.whl, built from the source distribution
+wheel: $(VENV)/dev.installed ## build dist/*.whl from the source distribution
 	rm -rf build dist *.egg-info  # a stale build/ would ship deleted SQL files
 	$(BIN)/python -m build --no-isolation
 
-lock: ## the newest versions that setup.cfg allows, with their hashes, into requirements/
+lock: ## write the newest versions that setup.cfg allows, with hashes, to requirements/
 	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv; }
 	$(LOCK) --output-file requirements/service.txt
 	$(LOCK) --extra build --extra demo --output-file requirements/demo.txt
 	$(LOCK) --extra build --extra dev --output-file requirements/dev.txt
 
-screenshot: $(VENV)/dev.installed ## the picture of /docs in docs/api.md
+screenshot: $(VENV)/dev.installed ## update the picture of /docs in docs/api.md
 	$(call debian,chromium:chromium)
 	$(BIN)/python -m tests.support.screenshot
 
-bench: ## the service beside its peers, into benchmarks/results.md; a quarter of an hour, 5 GB of /tmp
+bench: ## compare the service with others, in benchmarks/results.md; 15 minutes, 5 GB of /tmp
 	$(MAKE) VENV=.venv-bench .venv-bench/demo.installed
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
 	.venv-bench/bin/python -m benchmarks $(BENCH_OPTIONS)
 
-clean: ## remove all that the above made
+clean: ## remove the files that the other targets created
 	rm -rf .venv* build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache \
 		benchmarks/peers/fastify/node_modules $(TYPESCRIPT)
 
-# Nothing is installed whose hash is not known beforehand.
+# pip installs only packages whose hash is in requirements/.
 $(VENV)/%.installed: requirements/%.txt setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --require-hashes --requirement requirements/$*.txt
