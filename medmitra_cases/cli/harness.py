@@ -1,4 +1,4 @@
-"""The command ``harness``: the service on an empty database, and cases as a test wants them."""
+"""The command ``harness``: the service on an empty database, controlled by JSON lines on stdin."""
 
 import logging
 import os
@@ -11,20 +11,20 @@ import click
 from psycopg2.extensions import connection as Connection
 
 from medmitra_cases.auth import mint_token
-from medmitra_cases.cli.help import Command
+from medmitra_cases.cli.help import DEFAULT_STATUSES, Command
 from medmitra_cases.cli.options import listen_option
 from medmitra_cases.database import connect, execute_file
 from medmitra_cases.schemas import UUID_RULE, canonical_uuid
 from medmitra_cases.server import exit_on_signals, serve
 from medmitra_cases.settings import Settings
-from medmitra_cases.testing.case_editor import CaseEditor, Refused
-from medmitra_cases.testing.json_lines import run_commands, say
+from medmitra_cases.testing.case_editor import CaseEditor, CommandRefused
+from medmitra_cases.testing.json_lines import run_commands, write_json_line
 from medmitra_cases.testing.postgres import as_uri, make_roles, new_database, postgres_server
 
-# Settings that are other than the service's own unless they are set.
+# Defaults that differ from those of serve.
 DEFAULTS = {
-    "MEDMITRA_ADMIN_LISTEN": "off",  # several may run at once
-    "MEDMITRA_DRAIN_SECONDS": "1",  # a test that is over waits for no answer
+    "MEDMITRA_ADMIN_LISTEN": "off",  # several harnesses may run at the same time
+    "MEDMITRA_DRAIN_SECONDS": "1",  # no test waits for a response any more
 }
 
 
@@ -39,64 +39,65 @@ DEFAULTS = {
     {"update_case": {"case_id": "0ab51d7c-...", "status": "completed"}}
     {"clear": {}}
     {"token": {"user_id": "..."}}     # needs MEDMITRA_JWT_SECRET
-    {"flush_log": {}}                 # what it logged is on stderr then
+    {"flush_log": {}}                 # writes the log so far to stderr
     """,
     variables=[
         (
             "MEDMITRA_TEST_DATABASE_URL",
-            "The server to make a database on, as a superuser. Without, it is a Postgres of its own, which"
-            " takes the extra: pip install 'medmitra-cases[testing]'.",
+            "Connection string of a superuser. The harness creates its database there. If not set, it"
+            " starts an embedded Postgres, which needs: pip install 'medmitra-cases[testing]'.",
         ),
-        *((f"{name}  [default: {value}]", "As for serve.") for name, value in DEFAULTS.items()),
-        ("MEDMITRA_...", "All other settings of serve, but MEDMITRA_LISTEN."),
+        *(
+            (f"{name}  [default: {value}]", "See medmitra-cases serve --help.")
+            for name, value in DEFAULTS.items()
+        ),
+        ("MEDMITRA_...", "All other settings of serve, except MEDMITRA_LISTEN."),
     ],
     statuses=[
-        ("0", "ended by the end of its stdin, or by SIGTERM, SIGHUP or Ctrl-C"),
-        ("1", "an error, told in one line on stderr"),
-        ("2", "wrong usage, told likewise"),
+        ("0", "stdin was closed, or SIGTERM, SIGHUP or Ctrl-C was received"),
+        *DEFAULT_STATUSES[1:],
     ],
 )
-@listen_option("Listen here, not on a free port.", default="127.0.0.1:0")
+@listen_option("Address to listen on, instead of a free port of 127.0.0.1.", default="127.0.0.1:0")
 def harness(listen: str) -> None:
-    """Serve tests in any language, from an empty database.
+    """Run the service on an empty database, for tests.
 
-    Prints one line of JSON once it answers, and ends when its stdin closes. A line of JSON on stdin asks for
-    something, and is answered with a line: {"result": ...}, which is the case, null or the token, or
-    {"error": "..."}. An "id" beside what is asked for comes back with the answer.
+    Tests in any language can start it. It prints one line of JSON when the service accepts requests, and
+    ends when its stdin is closed. Each line of JSON on stdin is a command. Its result is one line on stdout:
+    {"result": ...} with the case, the token or null, or {"error": "..."}. If the command has an "id", its
+    result has the same "id".
     """
     environ = {**DEFAULTS, **{name: value for name, value in os.environ.items() if value}}
     environ["MEDMITRA_LISTEN"] = listen
-    # Mistakes show before Postgres starts.
+    # Report wrong settings before Postgres starts.
     Settings.from_environ({**environ, "DATABASE_URL": "dbname=postgres"})
     exit_on_signals()
     with _empty_database() as (owner_dsn, owner_uri, service_dsn):
         settings = Settings.from_environ({**environ, "DATABASE_URL": service_dsn})
         with (
-            closing(CaseEditor(partial(_connect_as, owner_dsn))) as editor,
-            suppress(SystemExit),  # clients that were cut off do not count: their test is over
+            closing(CaseEditor(partial(_connect_owner, owner_dsn))) as editor,
+            suppress(SystemExit),  # status 1 reports requests that were cut off; the tests are over
         ):
-            serve(settings, partial(_begin, owner_uri, _commands(editor, settings)))
+            serve(settings, partial(_start_commands, owner_uri, _commands(editor, settings)))
 
 
 @contextmanager
 def _empty_database() -> Iterator[tuple[str, str, str]]:
-    """Have one; the owner's connection string, the same as a URI, and the service's."""
+    """Create one. Yield the owner's connection string, the same as a URI, and the service's string."""
     with postgres_server() as server_dsn, new_database(server_dsn) as owner_dsn:
         with closing(connect(owner_dsn)) as owner:
             execute_file(owner, "schema")
             service_dsn = make_roles(server_dsn, owner, owner_dsn)
             owner_uri = as_uri(owner)
-        connect(service_dsn).close()  # better now than in the first test
+        connect(service_dsn).close()  # fails here, not in the first test
         yield owner_dsn, owner_uri, service_dsn
 
 
-def _connect_as(owner_dsn: str) -> Connection:
+def _connect_owner(owner_dsn: str) -> Connection:
     owner = connect(owner_dsn)
     with owner.cursor() as cursor:
-        cursor.execute("SET timezone = 'UTC'")  # of times without an offset
-        cursor.execute(
-            "SET lock_timeout = '2s'"
-        )  # for whoever waits for a transaction that a test left behind
+        cursor.execute("SET timezone = 'UTC'")  # for times without an offset
+        cursor.execute("SET lock_timeout = '2s'")  # a test may leave an open transaction
     return owner
 
 
@@ -106,15 +107,15 @@ def _commands(editor: CaseEditor, settings: Settings) -> Mapping[str, Callable[.
         "update_case": editor.update_case,
         "clear": editor.clear,
         "flush_log": _flush_log,
-        "token": partial(_token, settings),
+        "token": partial(_mint_token, settings),
     }
 
 
-def _token(settings: Settings, /, user_id: str, minutes: int = 60) -> str:
+def _mint_token(settings: Settings, /, user_id: str, minutes: int = 60) -> str:
     if not (isinstance(user_id, str) and canonical_uuid(user_id)):
-        raise Refused(f"user_id {UUID_RULE}")
+        raise CommandRefused(f"user_id {UUID_RULE}")
     if not isinstance(minutes, int):
-        raise Refused("minutes must be an integer")
+        raise CommandRefused("minutes must be an integer")
     return mint_token(settings, user_id, minutes=minutes)
 
 
@@ -124,7 +125,9 @@ def _flush_log() -> None:
             handler.flush()
 
 
-def _begin(database_url: str, commands: Mapping[str, Callable[..., object]], urls: Sequence[str]) -> None:
-    say({"url": urls[0], "database_url": database_url})
-    # A daemon: where a signal ends the process, it still waits for a line.
+def _start_commands(
+    database_url: str, commands: Mapping[str, Callable[..., object]], urls: Sequence[str]
+) -> None:
+    write_json_line({"url": urls[0], "database_url": database_url})
+    # A daemon thread: it may still read from stdin when a signal ends the process.
     Thread(target=run_commands, args=(commands,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Commands whose help ends with examples, the environment variables they read, and their exit status."""
+"""Commands whose help includes examples, environment variables and exit statuses."""
 
 import inspect
 import textwrap
@@ -12,34 +12,32 @@ from medmitra_cases.settings import SettingsSchema
 
 _SETTINGS = {str(field.data_key): field for field in SettingsSchema().fields.values()}
 
-
-# Of a command that has none to add.
-STATUSES = (
-    ("0", "it is done"),
-    ("1", "an error, told in one line on stderr"),
-    ("2", "wrong usage, told likewise"),
+DEFAULT_STATUSES = (
+    ("0", "success"),
+    ("1", "an error, reported in one line on stderr"),
+    ("2", "wrong usage, reported in one line on stderr"),
 )
 
 
 class Command(click.Command):
-    """A command that explains itself at the end of its help."""
+    """A command with examples, environment variables and exit statuses at the end of its help."""
 
     def __init__(
         self,
         *args: Any,
         examples: str = "",
         variables: Iterable[tuple[str, str]] = (),
-        statuses: Iterable[tuple[str, str]] = STATUSES,
+        statuses: Iterable[tuple[str, str]] = DEFAULT_STATUSES,
         **kwargs: Any,
     ) -> None:
-        """Keep what the help ends with.
+        """Create the command.
 
         Args:
-            *args: As click has them.
-            examples: Lines for a shell.
-            variables: The environment variables that the command reads, each with its meaning.
-            statuses: The exit statuses, each with its meaning.
-            **kwargs: As click has them.
+            *args: Arguments of ``click.Command``.
+            examples: Shell commands, one per line.
+            variables: Environment variables that the command reads, each with its meaning.
+            statuses: Exit statuses, each with its meaning.
+            **kwargs: Arguments of ``click.Command``.
         """
         super().__init__(*args, **kwargs)
         self._examples = inspect.cleandoc(examples)
@@ -47,12 +45,7 @@ class Command(click.Command):
         self._statuses = list(statuses)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the end of the help.
-
-        Args:
-            ctx: As click has it.
-            formatter: What it is written to.
-        """
+        """Write the sections Examples, Environment and Exit status."""
         super().format_epilog(ctx, formatter)
         if self._examples:
             with formatter.section("Examples"):
@@ -60,19 +53,19 @@ class Command(click.Command):
         if self._variables:
             with formatter.section("Environment"):
                 for name, meaning in self._variables:
-                    formatter.write(f"  {name}\n{_wrapped(meaning, formatter.width)}\n")
+                    formatter.write(f"  {name}\n{_wrap(meaning, formatter.width)}\n")
         with formatter.section("Exit status"):
             formatter.write_dl(self._statuses)
 
 
 def describe_settings(*names: str) -> list[tuple[str, str]]:
-    """Describe settings for the help of the command that they act in.
+    """Describe settings for the help of a command.
 
     Args:
-        *names: Their variables; without any, all settings.
+        *names: Environment variables; all settings if there are none.
 
     Returns:
-        Each variable, with its default, and its meaning.
+        Each variable with its default, and its meaning.
     """
     return [
         (_with_default(name), str(_SETTINGS[name].metadata["help"]).replace("`", ""))
@@ -87,8 +80,8 @@ def _with_default(name: str) -> str:
     return f"{name}  [default: {default}]" if default else name
 
 
-def _wrapped(text: str, width: int) -> str:
-    """Wrap a text, but no URL in it."""
+def _wrap(text: str, width: int) -> str:
+    """Wrap a text without breaking URLs."""
     indent = 6 * " "
     return textwrap.fill(
         text,

@@ -1,12 +1,12 @@
-"""The service for other teams' integration tests: real, on a real Postgres, with the cases that a test needs.
+"""The test harness for other teams: the real service on a real Postgres, with the cases that a test adds.
 
-With pytest the fixture ``medmitra`` is there as soon as this package is installed. Anywhere else::
+pytest has the fixture ``medmitra`` if this package is installed. Other Python code uses a context manager::
 
     with harness() as medmitra:
         medmitra.add_case(user_id=DOCTOR, patient_name="Ada", status="completed")
         requests.get(medmitra.url("/cases/all_cases", user_id=DOCTOR)).json()
 
-For teams not in Python there is ``medmitra-cases harness``.
+Tests in other languages use the command ``medmitra-cases harness``.
 """
 
 from medmitra_cases.testing.client import Harness, HarnessError

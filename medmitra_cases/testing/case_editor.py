@@ -1,4 +1,4 @@
-"""Puts cases into a database as a test wants them."""
+"""Adds, changes and deletes the cases of a test."""
 
 import itertools
 from collections.abc import Callable
@@ -14,128 +14,128 @@ from medmitra_cases.errors import MedmitraCasesError, describe_invalid
 from medmitra_cases.schemas import CaseSchema, uuid
 
 
-class _CaseToStore(CaseSchema):
-    """A case as it is to be, of which some keys may be left out."""
+class _StoredCaseSchema(CaseSchema):
+    """The values of a case to store. Keys may be missing."""
 
     class Meta:
         """Options read by marshmallow."""
 
         unknown = RAISE
 
-    error_messages = {"unknown": "is not a key of a case"}  # noqa: RUF012, as marshmallow has it
+    error_messages = {"unknown": "is not a key of a case"}  # noqa: RUF012, an attribute of marshmallow
     case_id = uuid("The case's UUID.", required=True)
     user_id = uuid("The doctor's UUID.", required=True)
     patient_age = fields.Integer(required=True, strict=True)
 
 
-_CASE = _CaseToStore()
+_CASE = _StoredCaseSchema()
 _COLUMNS = sql.SQL(", ").join(map(sql.Identifier, _CASE.fields))
 
 
-class Refused(MedmitraCasesError):
-    """What is asked for cannot be done. The message says why, in one line."""
+class CommandRefused(MedmitraCasesError):
+    """The command cannot be executed. The message gives the reason in one line."""
 
 
 class CaseEditor:
-    """Inserts, changes and deletes cases in ``medmitra.cases``."""
+    """An editor of the table ``medmitra.cases``."""
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         """Connect.
 
         Args:
-            connect: Opens an autocommit connection that may write the table; called again when that is lost.
+            connect: Opens an autocommit connection that may write the table. Called again if it is lost.
 
         Raises:
-            psycopg2.Error: The database cannot be reached.
+            psycopg2.Error: The connection failed.
         """
         self._connect = connect
         self._connection = connect()
-        self._serial = itertools.count(1)
+        self._patient_numbers = itertools.count(1)
 
     def add_case(self, /, **values: Any) -> dict[str, Any]:
         """Insert a case.
 
         Args:
-            **values: Its keys, ``user_id`` among them. Where they are missing, name, age and gender are made
-                up, and the rest is left to the table's defaults.
+            **values: Its keys; ``user_id`` is required. The defaults of name, age and gender are synthetic;
+                all other defaults are those of the table.
 
         Returns:
-            The case as the service answers with it.
+            The case as in the service's response.
 
         Raises:
-            Refused: A value is missing, unknown or wrong.
+            CommandRefused: A key is missing or unknown, or a value is invalid.
         """
-        made_up = {
-            "patient_name": f"Patient {next(self._serial)}",
+        defaults = {
+            "patient_name": f"Patient {next(self._patient_numbers)}",
             "patient_age": 40,
             "patient_gender": "female",
         }
-        wanted = _load({**made_up, **values}, "user_id")
-        return self._one(
+        row = _load({**defaults, **values}, "user_id")
+        return self._write_case(
             sql.SQL("INSERT INTO medmitra.cases ({}) VALUES ({}) RETURNING {}").format(
-                sql.SQL(", ").join(map(sql.Identifier, wanted)),
-                sql.SQL(", ").join(map(sql.Placeholder, wanted)),
+                sql.SQL(", ").join(map(sql.Identifier, row)),
+                sql.SQL(", ").join(map(sql.Placeholder, row)),
                 _COLUMNS,
             ),
-            wanted,
+            row,
         )
 
     def update_case(self, /, **values: Any) -> dict[str, Any]:
         """Change a case.
 
         Args:
-            **values: Its ``case_id``, and what is to change.
+            **values: Its ``case_id``, and the new values.
 
         Returns:
-            The case as the service now answers with it.
+            The changed case as in the service's response.
 
         Raises:
-            Refused: There is no such case, or a value is unknown or wrong.
+            CommandRefused: The case does not exist, a key is unknown, or a value is invalid.
         """
-        wanted = _load(values, "case_id")
-        changes = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in wanted]
-        return self._one(
+        row = _load(values, "case_id")
+        changes = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in row]
+        return self._write_case(
             sql.SQL("UPDATE medmitra.cases SET {} WHERE case_id = %(case_id)s RETURNING {}").format(
                 sql.SQL(", ").join(changes), _COLUMNS
             ),
-            wanted,
+            row,
         )
 
     def clear(self) -> None:
         """Delete all cases.
 
         Raises:
-            Refused: Somebody holds one.
+            CommandRefused: Another transaction has locked a case.
         """
-        # Not TRUNCATE: it waits for whoever reads, be it a client who left an answer half-way.
+        # Not TRUNCATE, which waits for readers: a client may have stopped in the middle of a response.
         self._execute("DELETE FROM medmitra.cases")
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._connection.close()
 
-    def _one(self, statement: sql.Composed, values: dict[str, Any]) -> dict[str, Any]:
+    def _write_case(self, statement: sql.Composed, values: dict[str, Any]) -> dict[str, Any]:
         rows = self._execute(statement, values)
         if not rows:
-            raise Refused("there is no such case")
+            raise CommandRefused("no case has this case_id")
         case: dict[str, Any] = _CASE.dump(dict(zip(_CASE.fields, rows[0], strict=True)))
         return case
 
     def _execute(self, statement: sql.Composed | str, values: Any = None) -> list[tuple[Any, ...]]:
         try:
-            with self._live_connection().cursor() as cursor:
+            with self._working_connection().cursor() as cursor:
                 cursor.execute(statement, values)
                 return cursor.fetchall() if cursor.description else []
         except psycopg2.errors.LockNotAvailable:
-            raise Refused("a transaction that has not ended holds cases: commit it or roll it back") from None
+            raise CommandRefused("an open transaction has locked cases: commit it or roll it back") from None
         except psycopg2.Error as error:
-            said = error.diag.message_primary or str(error).partition("\n")[0]
-            raise Refused(f"the database says: {said}") from error
-        except ValueError as error:  # a text with the character U+0000, which Postgres has not
-            raise Refused(str(error)) from error
+            message = error.diag.message_primary or str(error).partition("\n")[0]
+            raise CommandRefused(f"database error: {message}") from error
+        except ValueError as error:  # a text with U+0000, which Postgres cannot store
+            raise CommandRefused(str(error)) from error
 
-    def _live_connection(self) -> Connection:
-        # A test may have ended it, to see what its dashboard makes of an outage.
+    def _working_connection(self) -> Connection:
+        # A test may have closed the connection from the server, to simulate an outage.
         with suppress(psycopg2.Error), self._connection.cursor() as cursor:
             cursor.execute("SELECT 1")
             return self._connection
@@ -145,9 +145,9 @@ class CaseEditor:
 
 
 def _load(values: dict[str, Any], required: str) -> dict[str, Any]:
-    others = [name for name in _CASE.fields if name != required]
+    optional = [name for name in _CASE.fields if name != required]
     try:
-        wanted: dict[str, Any] = _CASE.load(values, partial=others)
+        row: dict[str, Any] = _CASE.load(values, partial=optional)
     except ValidationError as error:
-        raise Refused(describe_invalid(error)) from None
-    return wanted
+        raise CommandRefused(describe_invalid(error)) from None
+    return row

@@ -1,4 +1,4 @@
-"""Tells the harness, which runs in a process of its own, what a test needs."""
+"""The client of the harness, which runs in another process."""
 
 import itertools
 import os
@@ -11,45 +11,45 @@ import msgspec
 
 
 class HarnessError(Exception):
-    """The harness did not start, has ended, or could not do what it was asked for. The message says why."""
+    """The harness did not start, has ended, or refused a command. The message gives the reason."""
 
 
 class Harness:
-    """The service while it runs, and the database behind it. Threads may share it; forked processes may not.
+    """The running service and its database. Threads can share it; forked processes cannot.
 
     Attributes:
-        base_url: Where the service is, such as ``http://127.0.0.1:41234``.
-        database_url: The database's address (a URI as libpq reads it), as its owner, for whatever else.
+        base_url: The address of the service, such as ``http://127.0.0.1:41234``.
+        database_url: A libpq URI of the database, as its owner, for everything else.
     """
 
-    def __init__(self, requests: IO[bytes], answers: IO[bytes], log: IO[bytes]) -> None:
-        """Wait until it is ready.
+    def __init__(self, commands: IO[bytes], results: IO[bytes], log: IO[bytes]) -> None:
+        """Wait until the service accepts requests.
 
         Args:
-            requests: The stdin of ``medmitra-cases harness``.
-            answers: Its stdout.
-            log: The file that takes its stderr.
+            commands: The stdin of ``medmitra-cases harness``.
+            results: The stdout of that process.
+            log: The file that receives its stderr.
 
         Raises:
-            HarnessError: It ended instead.
+            HarnessError: The process ended before.
         """
-        self._requests = requests
-        self._answers = answers
+        self._commands = commands
+        self._results = results
         self._log = log
-        self._reported = 0
+        self._log_offset = 0
         self._lock = RLock()
-        self._serial = itertools.count()
+        self._command_ids = itertools.count()
         self._pid = os.getpid()
         ready = self._receive()
         self.base_url: str = ready["url"]
         self.database_url: str = ready["database_url"]
 
     def url(self, path: str = "", /, **query: object) -> str:
-        """Write an address of the service.
+        """Return a URL of the service.
 
         Args:
             path: The path, such as ``/cases/all_cases``.
-            **query: The query's parameters; several values of one as a list.
+            **query: The query parameters. A list is a repeated parameter.
 
         Returns:
             The URL.
@@ -61,113 +61,111 @@ class Harness:
 
         Args:
             user_id: The doctor's UUID.
-            **values: Others of the case's nine keys. Left out, name, age and gender are made up, and the rest
-                is as the table has it: a new ``case_id``, no summary, ``pending``, created and updated now.
+            **values: Other keys of the nine. Name, age and gender have synthetic defaults. The others have
+                those of the table: a new ``case_id``, no summary, ``pending``, both times now.
 
         Returns:
-            The case as the service answers with it.
+            The case as in the service's response.
 
         Raises:
-            HarnessError: The database or the schema of a case refused it.
+            HarnessError: A value is invalid, or the database refused it.
         """
-        case: dict[str, Any] = self._ask("add_case", user_id=user_id, **values)
+        case: dict[str, Any] = self._execute("add_case", user_id=user_id, **values)
         return case
 
     def update_case(self, case_id: object, /, **values: object) -> dict[str, Any]:
-        """Change a case, as the AI does that analyses it.
+        """Change a case, as the AI analysis does.
 
         Args:
-            case_id: Which.
-            **values: What becomes of it. ``updated_at`` becomes now: the table sees to that.
+            case_id: The case's UUID.
+            **values: The new values. A trigger of the table sets ``updated_at`` to now.
 
         Returns:
-            The case as the service now answers with it.
+            The changed case as in the service's response.
 
         Raises:
-            HarnessError: There is no such case, or the change was refused.
+            HarnessError: The case does not exist, or the change was refused.
         """
-        case: dict[str, Any] = self._ask("update_case", case_id=case_id, **values)
+        case: dict[str, Any] = self._execute("update_case", case_id=case_id, **values)
         return case
 
     def clear(self) -> None:
         """Delete all cases."""
-        self._ask("clear")
+        self._execute("clear")
 
     def token(self, user_id: object, *, minutes: int = 60) -> str:
-        """Issue a token, for a service whose settings have a ``MEDMITRA_JWT_SECRET``.
+        """Issue a token. The settings of the service must contain ``MEDMITRA_JWT_SECRET``.
 
         Args:
-            user_id: The UUID of the doctor it is for.
-            minutes: How long it is good; less than 0 for one that has expired.
+            user_id: The UUID of the doctor that the token is for.
+            minutes: Its lifetime; negative for an expired token.
 
         Returns:
-            What follows ``Authorization: Bearer``.
+            The token, without the word ``Bearer``.
 
         Raises:
-            HarnessError: There is no secret.
+            HarnessError: The settings contain no secret.
         """
-        token: str = self._ask("token", user_id=user_id, minutes=minutes)
+        token: str = self._execute("token", user_id=user_id, minutes=minutes)
         return token
 
     def log(self) -> str:
-        """Read what the service has logged since this was last called, its audit included.
+        """Return what the service has logged since the previous call, including its audit.
 
         Returns:
-            The lines, up to that of the last request that was answered.
+            The lines, up to that of the last request with a response.
 
         Raises:
-            HarnessError: The block has ended.
+            HarnessError: The context manager has exited.
         """
         with self._lock:
             self._check_open()
-            with suppress(HarnessError):  # it has ended by itself, and may say why
-                self._ask("flush_log")
+            with suppress(HarnessError):  # the log of a harness that has crashed shows the reason
+                self._execute("flush_log")
             return self._read_log()
 
-    def _ask(self, command: str, /, **arguments: object) -> Any:
+    def _execute(self, command: str, /, **arguments: object) -> Any:
         with self._lock:
             self._check_open()
-            serial = next(self._serial)
-            with suppress(BrokenPipeError):  # what is to be read instead says why
-                self._requests.write(msgspec.json.encode({"id": serial, command: arguments}) + b"\n")
-                self._requests.flush()
-            answer = self._receive()
-            while answer.get("id") != serial:  # somebody was interrupted before he had read this
-                answer = self._receive()
-        if "error" in answer:
-            raise HarnessError(answer["error"])
-        return answer["result"]
+            command_id = next(self._command_ids)
+            with suppress(BrokenPipeError):  # _receive() then raises an error with the reason
+                self._commands.write(msgspec.json.encode({"id": command_id, command: arguments}) + b"\n")
+                self._commands.flush()
+            result = self._receive()
+            while result.get("id") != command_id:  # an interrupted call did not read its result
+                result = self._receive()
+        if "error" in result:
+            raise HarnessError(result["error"])
+        return result["result"]
 
     def _check_open(self) -> None:
         if self._log.closed:
             raise HarnessError("the harness has ended")
         if os.getpid() != self._pid:
-            raise HarnessError(
-                "only the process that started the harness may use it, not one that forked off"
-            )
+            raise HarnessError("only the process that started the harness may use it, not a forked process")
 
     def _receive(self) -> dict[str, Any]:
-        line = self._answers.readline()
+        line = self._results.readline()
         try:
-            answer: dict[str, Any] = msgspec.json.decode(line)
+            result: dict[str, Any] = msgspec.json.decode(line)
         except msgspec.DecodeError:
-            said = line.decode(errors="replace") or self._read_log()
-            raise HarnessError(f"the harness has ended: {last_line(said)}") from None
-        return answer
+            printed = line.decode(errors="replace") or self._read_log()
+            raise HarnessError(f"the harness has ended: {last_line(printed)}") from None
+        return result
 
     def _read_log(self) -> str:
-        # Without moving the place in the file: the process writes there.
+        # pread() does not move the file offset, which this process shares with the harness.
         descriptor = self._log.fileno()
-        read = os.pread(descriptor, os.fstat(descriptor).st_size - self._reported, self._reported)
-        self._reported += len(read)
+        read = os.pread(descriptor, os.fstat(descriptor).st_size - self._log_offset, self._log_offset)
+        self._log_offset += len(read)
         return read.decode(errors="replace")
 
 
 def last_line(text: str) -> str:
-    """Take what a program said at its end.
+    """Return the last line of a program's output.
 
     Args:
-        text: All that it said.
+        text: The whole output.
 
     Returns:
         The last line.

@@ -1,4 +1,4 @@
-"""Does what lines of JSON on stdin ask for, and answers each with a line on stdout."""
+"""Executes commands, one line of JSON each, from stdin, and writes their results to stdout."""
 
 import logging
 import os
@@ -18,49 +18,49 @@ _log = logging.getLogger(__name__)
 
 
 def run_commands(commands: Mapping[str, Callable[..., object]]) -> None:
-    """Answer each line until there are no more; then end this process with SIGTERM.
+    """Execute the commands on stdin until its end. Then send this process SIGTERM.
 
     Args:
-        commands: What may be asked for, by name. Each takes named arguments, and returns what JSON has.
+        commands: The functions by command name. Each takes keyword arguments and returns a JSON value.
     """
     try:
-        # Not sys.stdin: its lock, which a thread that reads holds, makes Python abort when it ends. There may
-        # be no stdin, and nobody who reads what is said.
-        with suppress(OSError), open(0, "rb", closefd=False) as requests:
-            for line in requests:
-                say(_answer(line, commands))
+        # Not sys.stdin: Python aborts at exit if a reading thread holds its lock. OSError means that stdin is
+        # missing or stdout is closed.
+        with suppress(OSError), open(0, "rb", closefd=False) as lines:
+            for line in lines:
+                write_json_line(_execute(line, commands))
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def say(what: object) -> None:
+def write_json_line(value: object) -> None:
     """Write a line of JSON to stdout.
 
     Args:
-        what: Anything that JSON has.
+        value: A JSON value.
 
     Raises:
-        OSError: Nobody reads it.
+        OSError: stdout is closed.
     """
-    click.echo(msgspec.json.encode(what))
+    click.echo(msgspec.json.encode(value))
 
 
-def _answer(line: bytes, commands: Mapping[str, Callable[..., object]]) -> dict[str, object]:
-    answer: dict[str, object] = {}
+def _execute(line: bytes, commands: Mapping[str, Callable[..., object]]) -> dict[str, object]:
+    reply: dict[str, object] = {}
     try:
         request = msgspec.json.decode(line, type=dict[str, Any])
         if "id" in request:
-            answer["id"] = request.pop("id")
+            reply["id"] = request.pop("id")
         ((name, arguments),) = request.items()
         command = partial(commands[name], **arguments)
         signature(command).bind()
     except (ValueError, KeyError, TypeError):
-        wanted = ", ".join(commands)
-        return {**answer, "error": f'a line must be {{"…": {{…}}}}: one of {wanted}, and its arguments'}
+        names = ", ".join(commands)
+        return {**reply, "error": f'a line must be {{"COMMAND": {{ARGUMENTS}}}}; the commands are {names}'}
     try:
-        return {**answer, "result": command()}
+        return {**reply, "result": command()}
     except MedmitraCasesError as error:
-        return {**answer, "error": str(error)}
-    except Exception as error:  # a tool for tests outlives what they find
+        return {**reply, "error": str(error)}
+    except Exception as error:  # the harness must keep running for the next test
         _log.exception("%s failed", name)
-        return {**answer, "error": f"{type(error).__name__}: {error}"}
+        return {**reply, "error": f"{type(error).__name__}: {error}"}

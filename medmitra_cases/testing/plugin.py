@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixture ``medmitra`` and what it is made of."""
+"""The pytest plugin: the fixture ``medmitra``, and the fixtures that it uses."""
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -10,13 +10,13 @@ from medmitra_cases.testing import Harness, HarnessError, harness
 
 @pytest.fixture(scope="session")
 def medmitra_settings() -> Mapping[str, str]:
-    """Settings of the service by their variables; a conftest.py may define it anew."""
+    """Settings of the service, by environment variable. A conftest.py can override this fixture."""
     return {}
 
 
 @pytest.fixture(scope="session")
 def medmitra_harness(medmitra_settings: Mapping[str, str]) -> Iterator[Harness]:
-    """The service, started once; under pytest-xdist once for each worker."""
+    """The service, started once per session. pytest-xdist starts one for each worker."""
     with ExitStack() as stack:
         try:
             started = stack.enter_context(harness(medmitra_settings))
@@ -27,7 +27,7 @@ def medmitra_harness(medmitra_settings: Mapping[str, str]) -> Iterator[Harness]:
 
 @pytest.fixture
 def medmitra(medmitra_harness: Harness) -> Harness:
-    """The service without a case, and with nothing in its log."""
+    """The service with no cases and an empty log."""
     medmitra_harness.clear()
     medmitra_harness.log()
     return medmitra_harness
@@ -35,10 +35,10 @@ def medmitra(medmitra_harness: Harness) -> Harness:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let the report of a test that failed have what the service logged meanwhile."""
+    """Add the service's log to the report of a failed test."""
     report = yield
     medmitra = getattr(item, "funcargs", {}).get("medmitra")
     if report.failed and isinstance(medmitra, Harness):
-        with suppress(HarnessError):  # the session may be over
+        with suppress(HarnessError):  # the harness may have ended
             report.sections.append(("medmitra-cases log", medmitra.log()))
     return report

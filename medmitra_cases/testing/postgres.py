@@ -1,4 +1,4 @@
-"""A Postgres server for tests, and databases on it that come and go."""
+"""A Postgres server for tests, with temporary databases."""
 
 import os
 import secrets
@@ -13,7 +13,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from medmitra_cases.database import connect, execute_file
+from medmitra_cases.database import connect, execute_file, read_sql
 from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.errors import SettingsError
 from medmitra_cases.settings import must_be_database_url
@@ -22,40 +22,40 @@ from medmitra_cases.testing.start import TEST_DATABASE_URL
 
 @contextmanager
 def postgres_server() -> Iterator[str]:
-    """Have a server that is ours to fill: the one that is named, or an embedded one that ends with the block.
+    """Use the server of ``MEDMITRA_TEST_DATABASE_URL``, or run an embedded one until the block ends.
 
     Yields:
         A superuser's connection string.
 
     Raises:
-        SettingsError: One is named by something else.
-        EmbeddedPostgresError: None is named, and the embedded one does not start.
-        psycopg2.Error: The one that is named cannot be reached.
+        SettingsError: The variable is not a connection string of a superuser.
+        EmbeddedPostgresError: The embedded server does not start.
+        psycopg2.Error: The connection to the given server failed.
     """
-    named = os.environ.get(TEST_DATABASE_URL)
-    if named:
-        _must_be_superusers(named)
-        yield named
+    given_dsn = os.environ.get(TEST_DATABASE_URL)
+    if given_dsn:
+        _check_superuser(given_dsn)
+        yield given_dsn
         return
     with open_folder() as folder, embedded_postgres(folder, durable=False) as dsn:
         yield dsn
 
 
-def _must_be_superusers(dsn: str) -> None:
+def _check_superuser(dsn: str) -> None:
     try:
         must_be_database_url(dsn)
     except ValidationError as error:
         raise SettingsError(f"{TEST_DATABASE_URL} {error.messages[0]}") from None
     with closing(connect(dsn)) as server, server.cursor() as cursor:
-        cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        cursor.execute(read_sql("select_is_superuser"))
         if cursor.fetchone() != (True,):
-            # Others may do all of it, but for dropping the database while a session of the service lasts.
+            # Only a superuser can drop the database while the service is connected to it.
             raise SettingsError(f"{TEST_DATABASE_URL} must name a superuser")
 
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """Make a temporary folder for an embedded Postgres, which for root runs as a user who must get through.
+    """Create a temporary folder that an embedded Postgres can enter, which runs as another user for root.
 
     Yields:
         The folder.
@@ -67,14 +67,14 @@ def open_folder() -> Iterator[Path]:
 
 @contextmanager
 def new_database(server_dsn: str, *, options: str = "TEMPLATE template0 ENCODING 'UTF8'") -> Iterator[str]:
-    """Make a database for as long as the block lasts.
+    """Create a database, and drop it when the block ends.
 
     Args:
         server_dsn: A superuser's connection string.
-        options: What ``CREATE DATABASE`` is to be told, in SQL.
+        options: Options of ``CREATE DATABASE``, in SQL.
 
     Yields:
-        The connection string of its owner. Its name begins with ``medmitra_test_`` and is no other's.
+        The owner's connection string. The database has a unique name that begins with ``medmitra_test_``.
 
     Raises:
         psycopg2.Error: The server refused.
@@ -90,16 +90,16 @@ def new_database(server_dsn: str, *, options: str = "TEMPLATE template0 ENCODING
 
 
 def make_roles(server_dsn: str, owner: Connection, owner_dsn: str) -> str:
-    """Run ``roles.sql``, and let the service's role log in where the database's owner does.
+    """Run ``roles.sql``, and give the service's role the password of the database's owner.
 
     Args:
-        server_dsn: A superuser's connection string. The role is the whole server's: who names the same
-            database here takes turns.
+        server_dsn: A superuser's connection string. All databases of a server share the role, so an advisory
+            lock in this database serializes the callers.
         owner: An autocommit connection to the database, which has ``medmitra.cases``.
-        owner_dsn: What that was made of.
+        owner_dsn: The connection string of ``owner``.
 
     Returns:
-        The connection string of the service. Where the owner has a password, the role now has the same.
+        The service's connection string, with the password of ``owner`` if there is one.
 
     Raises:
         psycopg2.Error: The server refused.
@@ -115,14 +115,14 @@ def make_roles(server_dsn: str, owner: Connection, owner_dsn: str) -> str:
 
 
 def as_uri(connection: Connection) -> str:
-    """Write where a connection leads as drivers in other languages read it, too.
+    """Return the URI of a connection, for drivers of other languages.
 
     Args:
-        connection: The connection.
+        connection: An open connection.
 
     Returns:
-        ``postgresql://USER:PASSWORD@/DATABASE?host=…&port=…``: a host may be a folder, so it is not where
-        hosts are as a rule. What it says of TLS is what the connection was told.
+        ``postgresql://USER:PASSWORD@/DATABASE?host=…&port=…``. The host is a parameter because it may be the
+        folder of a socket. The TLS parameters are those of the connection string.
     """
     info = connection.info
     login = quote(info.user, safe="")

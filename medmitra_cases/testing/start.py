@@ -1,4 +1,4 @@
-"""Starts the harness in a process of its own, and ends it."""
+"""Starts the harness in another process, and ends it."""
 
 import os
 import subprocess
@@ -9,14 +9,13 @@ from contextlib import contextmanager
 
 from medmitra_cases.testing.client import Harness, HarnessError, last_line
 
-# Names a server to use instead of an embedded one.
+# The variable with the connection string of a server to use instead of an embedded one.
 TEST_DATABASE_URL = "MEDMITRA_TEST_DATABASE_URL"
 
-# How long it may take to end: its requests, then its Postgres.
-END_SECONDS = 20
+# Seconds that the harness gets to complete its requests and to stop its Postgres.
+END_TIMEOUT_SECONDS = 20
 
-# The command, which imports nothing from the current folder: a test may have a module there that is called as
-# one of Python's is.
+# Without the current folder in sys.path: a module of the tests there may have the name of one of Python's.
 _PROGRAM = """
 import sys
 sys.path = [folder for folder in sys.path if folder]
@@ -27,36 +26,36 @@ main(prog_name="medmitra-cases")
 
 @contextmanager
 def harness(settings: Mapping[str, str] | None = None) -> Iterator[Harness]:
-    """Run the service for as long as the block lasts.
+    """Run the service until the block ends.
 
-    It is the real one, on a free port of 127.0.0.1 and on an empty database: in a Postgres that is started
-    for it, or in the server that ``MEDMITRA_TEST_DATABASE_URL`` names (a superuser's address; the role
-    ``medmitra_cases`` there is made or changed). It ends with this process, however that ends.
+    It is the real service, on a free port of 127.0.0.1, with an empty database: in an embedded Postgres, or
+    on the server of ``MEDMITRA_TEST_DATABASE_URL`` (a superuser's connection string; the harness creates or
+    changes the role ``medmitra_cases`` there). The service also ends if this process is killed.
 
     Args:
-        settings: Settings of the service by their variables, such as ``MEDMITRA_JWT_SECRET``, and
-            ``MEDMITRA_TEST_DATABASE_URL``. Of this process's environment only the latter counts.
+        settings: Settings of the service by environment variable, such as ``MEDMITRA_JWT_SECRET``, and
+            ``MEDMITRA_TEST_DATABASE_URL``. The environment of this process supplies only the latter.
 
     Yields:
-        What speaks to it.
+        A client of the service.
 
     Raises:
-        HarnessError: It did not start, or did not end as it should.
+        HarnessError: The harness did not start, or did not end with status 0.
     """
-    kept = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if name == TEST_DATABASE_URL or not name.startswith("MEDMITRA_")
     }
     with (
         tempfile.TemporaryFile() as log,
-        subprocess.Popen(  # noqa: S603, the command is this package's own
+        subprocess.Popen(  # noqa: S603, a command of this package
             (sys.executable, "-c", _PROGRAM, "harness"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**kept, **(settings or {})},
-            start_new_session=True,  # Ctrl-C is for the tests, which then end it
+            env={**inherited, **(settings or {})},
+            start_new_session=True,  # Ctrl-C interrupts the tests, which then end the harness
         ) as process,
     ):
         assert process.stdin is not None  # noqa: S101, for mypy
@@ -64,16 +63,17 @@ def harness(settings: Mapping[str, str] | None = None) -> Iterator[Harness]:
         try:
             yield Harness(process.stdin, process.stdout, log)
         finally:
-            _end(process)
+            _terminate(process)
         if process.returncode != 0:
             log.seek(0)
-            raise HarnessError(f"the harness ended badly: {last_line(log.read().decode(errors='replace'))}")
+            message = last_line(log.read().decode(errors="replace"))
+            raise HarnessError(f"the harness ended with status {process.returncode}: {message}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    # Not by closing its stdin, which a process that forked off may hold open.
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    # Not by closing its stdin, because a forked process may still hold it open.
     process.terminate()
     try:
-        process.wait(END_SECONDS)
+        process.wait(END_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()

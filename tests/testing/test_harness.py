@@ -366,7 +366,7 @@ class TestCases:
         assert medmitra.add_case(user_id=DOCTOR)["user_id"] == DOCTOR  # it goes on
 
     def test_no_case_is_changed_that_is_not_there(self, medmitra: Harness) -> None:
-        with pytest.raises(HarnessError, match="there is no such case"):
+        with pytest.raises(HarnessError, match="no case has this case_id"):
             medmitra.update_case(uuid.uuid4(), status="completed")
 
     def test_a_token_takes_a_secret(self, medmitra: Harness) -> None:
@@ -377,7 +377,7 @@ class TestCases:
         medmitra.add_case(user_id=DOCTOR)
         with (
             open_transaction(medmitra),
-            pytest.raises(HarnessError, match="a transaction that has not ended holds cases"),
+            pytest.raises(HarnessError, match="an open transaction has locked cases"),
         ):
             medmitra.clear()
 
