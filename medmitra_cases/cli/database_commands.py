@@ -1,4 +1,4 @@
-"""The commands that prepare a database and look at it: init-db, load-sample, check."""
+"""The commands that prepare and check a database: init-db, load-sample, check."""
 
 import io
 import os
@@ -25,20 +25,20 @@ _COLORS = {Verdict.GOOD: "green", Verdict.ADVICE: "yellow", Verdict.MISSING: "re
     variables=describe_settings("DATABASE_URL"),
 )
 def init_db() -> None:
-    """Make the table medmitra.cases, as the database's owner.
+    """Create the table medmitra.cases, as the database's owner.
 
-    Run again, it changes nothing. Behind a transaction that holds the table it waits for 3 s, and gives up.
+    A second run changes nothing. The command fails if a transaction locks the table for more than 3 s.
     """
     with closing(connect(Settings.from_environ(os.environ).database_url)) as connection:
         columns = describe_cases(connection)
         _refuse_view(columns)
         execute_file(connection, "schema")
     click.echo(
-        "medmitra.cases was there already; its index and trigger are in place."
+        "The table medmitra.cases already exists, with its index and trigger."
         if columns
-        else "Made the table medmitra.cases, its index and the trigger that keeps updated_at."
+        else "Created the table medmitra.cases, its index and the trigger that sets updated_at."
     )
-    click.echo(f"Next, the service's own role: {psql('roles.sql')}")
+    click.echo(f"Next, create the service's role: {psql('roles.sql')}")
 
 
 @click.command(
@@ -50,28 +50,31 @@ def init_db() -> None:
     """,
     variables=describe_settings("DATABASE_URL"),
 )
-@click.option("--user", type=click.UUID, help="The doctor who gets made-up cases.")
+@click.option("--user", type=click.UUID, help="The doctor of the synthetic cases.")
 @click.option(
-    "--cases", type=click.IntRange(1), metavar="N", help="How many; all of them or, interrupted, none."
+    "--cases",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Number of synthetic cases. An interrupted load inserts none.",
 )
 def load_sample(user: object | None, cases: int | None) -> None:
-    """Fill medmitra.cases with cases to try things out on.
+    """Insert sample cases into medmitra.cases.
 
-    They are the two published cases or, with --user and --cases, N made-up ones of one doctor.
-    DATABASE_URL must name a role that may write: the owner, not the service's own.
+    Without options it inserts the two published cases. With --user and --cases it inserts N synthetic
+    cases of one doctor. DATABASE_URL must name a role that may write: the owner, not the service's role.
     """
     if (user is None) != (cases is None):
-        raise click.UsageError("--user and --cases go together")
+        raise click.UsageError("--user and --cases must be given together")
     with closing(connect(Settings.from_environ(os.environ).database_url)) as connection:
         columns = describe_cases(connection)
         if not columns:
-            raise click.ClickException("there is no table medmitra.cases: medmitra-cases init-db makes it")
+            raise click.ClickException("the table medmitra.cases does not exist: run medmitra-cases init-db")
         _refuse_view(columns)
         if cases is None:
             inserted = insert_published_cases(connection)
-            click.echo(f"Inserted {inserted} of the 2 published cases; {2 - inserted} were there already.")
+            click.echo(f"Inserted {inserted} of the 2 published cases; {2 - inserted} already existed.")
             return
-        connection.autocommit = False  # all or, interrupted, none
+        connection.autocommit = False  # one transaction: an interrupted load inserts nothing
         with click.progressbar(
             length=cases,
             label="Loading cases",
@@ -79,7 +82,7 @@ def load_sample(user: object | None, cases: int | None) -> None:
             show_percent=True,
             width=0,
             file=sys.stderr if sys.stderr and sys.stderr.isatty() else io.StringIO(),
-            color=False,  # click then does not hide the cursor either, which Ctrl-C would leave hidden
+            color=False,  # with colours click hides the cursor, and Ctrl-C would leave it hidden
         ) as bar:
             copy_synthetic_cases(connection, str(user), cases, bar.update)
         connection.commit()
@@ -94,42 +97,40 @@ def load_sample(user: object | None, cases: int | None) -> None:
     """,
     variables=describe_settings("DATABASE_URL", "MEDMITRA_ETAG_SOURCE"),
     statuses=[
-        ("0", "nothing is missing; there may be advice"),
-        ("1", "something is missing, or the database could not be looked at"),
+        ("0", "no check failed; there may be advice"),
+        ("1", "a check failed, or the database cannot be queried"),
         ("2", "wrong usage"),
     ],
 )
 def check() -> None:
     """Compare the database with what the service needs.
 
-    Marks what it finds: ✓ as needed, ! worth a change, ✗ missing, so that the service cannot do its work.
-    After an arrow it says what to do about it.
+    It prints one line for each check: ✓ passed; ! passed, but a change is recommended; ✗ failed, the
+    service cannot work. A line that starts with → says what to change.
 
-    Run it as the service would run: with its settings, as its role. It changes nothing.
+    Run it with the settings and the role of the service. It changes nothing in the database.
     """
     settings = Settings.from_environ(os.environ)
-    found: Counter[Verdict] = Counter()
+    counts: Counter[Verdict] = Counter()
     with closing(connect(settings.database_url)) as connection:
         for finding in check_database(connection, row_versions=settings.row_versions):
-            found[finding.verdict] += 1
+            counts[finding.verdict] += 1
             click.echo(f"{click.style(finding.verdict.value, fg=_COLORS[finding.verdict])} {finding.seen}")
             if finding.verdict is not Verdict.GOOD:
                 click.echo(f"  → {finding.hint}")
-    click.echo(_summary(found))
-    if found[Verdict.MISSING]:
+    click.echo(_summary(counts))
+    if counts[Verdict.MISSING]:
         raise SystemExit(1)
 
 
 def _refuse_view(columns: list[Column]) -> None:
     if columns and columns[0].kind == "view":
-        raise click.ClickException(
-            "medmitra.cases is a view of a table that is not this service's; it is left as it is"
-        )
+        raise click.ClickException("medmitra.cases is a view, not the service's own table; nothing changed")
 
 
-def _summary(found: Counter[Verdict]) -> str:
-    if found[Verdict.MISSING]:
-        return f"Not ready to serve: {found[Verdict.MISSING]} of {found.total()} missing (✗)."
-    if found[Verdict.ADVICE]:
-        return f"Ready to serve; {found[Verdict.ADVICE]} of {found.total()} worth a change (!)."
-    return f"Ready to serve: all {found.total()} are as needed."
+def _summary(counts: Counter[Verdict]) -> str:
+    if counts[Verdict.MISSING]:
+        return f"Not ready to serve: {counts[Verdict.MISSING]} of {counts.total()} checks failed (✗)."
+    if counts[Verdict.ADVICE]:
+        return f"Ready to serve; {counts[Verdict.ADVICE]} of {counts.total()} checks recommend a change (!)."
+    return f"Ready to serve: all {counts.total()} checks passed."

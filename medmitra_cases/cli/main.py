@@ -14,35 +14,35 @@ from medmitra_cases.contract import __version__
     cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     examples="""
-    medmitra-cases demo          # try it, with a Postgres of its own
+    medmitra-cases demo          # try the service on an embedded Postgres
 
     export DATABASE_URL=postgresql://owner@db.example/clinic
-    medmitra-cases init-db       # says what comes next
+    medmitra-cases init-db       # prints the next step
 
     export DATABASE_URL=postgresql://medmitra_cases@db.example/clinic
     medmitra-cases check && medmitra-cases serve
     """,
     variables=[
         *describe_settings("DATABASE_URL"),
-        ("NO_COLOR", "If set, there are no colours; there are some on a terminal only, anyway."),
+        ("NO_COLOR", "If set, the output has no colours. Only output to a terminal has colours."),
     ],
     statuses=[
-        ("0", "it is done"),
+        ("0", "success"),
         (
             "1",
-            "an error, told in one line on stderr; check: something is missing; serve: clients were cut off",
+            "an error, reported in one line on stderr; check: a check failed; serve: requests were cut off",
         ),
-        ("2", "wrong usage, told likewise"),
-        ("130, 143", "ended by Ctrl-C, by SIGTERM; serve, demo and harness end with 0 then"),
+        ("2", "wrong usage, reported in one line on stderr"),
+        ("130, 143", "ended by Ctrl-C or SIGTERM; serve, demo and harness then return 0"),
     ],
 )
 @click.version_option(__version__)
 def main() -> None:
     """Serve a doctor's patient cases from Postgres as JSON.
 
-    The one endpoint is GET /cases/all_cases?user_id=UUID.
+    The only endpoint is GET /cases/all_cases?user_id=UUID.
 
-    Settings are environment variables; each command's help names those that act in it.
+    Settings are environment variables. The help of each command lists the settings that it reads.
     """
 
 

@@ -12,14 +12,14 @@ AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
 
 
 def listen_option(meaning: str, default: str | None = None) -> Callable[[AnyCommand], AnyCommand]:
-    """Give a command the option.
+    """Create the option.
 
     Args:
-        meaning: What its help says of it.
-        default: ``HOST:PORT`` where it is left out.
+        meaning: The help text.
+        default: The ``HOST:PORT`` of a command line without the option.
 
     Returns:
-        The decorator.
+        A decorator for a command.
     """
     return click.option(
         "--listen", metavar="HOST:PORT", default=default, callback=_must_be_address, help=meaning
@@ -27,7 +27,7 @@ def listen_option(meaning: str, default: str | None = None) -> Callable[[AnyComm
 
 
 def _must_be_address(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Name a mistake as it was typed: not as one of the variable that the option stands in for."""
+    """Report an invalid address as an error of the option, not of ``MEDMITRA_LISTEN``."""
     if value is not None:
         try:
             must_be_listen_address(value)

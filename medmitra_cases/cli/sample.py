@@ -1,4 +1,4 @@
-"""Fills ``medmitra.cases`` with cases to try things out on."""
+"""Inserts sample cases into ``medmitra.cases``."""
 
 import io
 import json
@@ -45,16 +45,16 @@ _STATUSES = ("pending", "analyzing", "processing", "completed", "completed", "co
 
 
 def insert_published_cases(connection: Connection) -> int:
-    """Insert the cases of the contract's published example, unless they are there.
+    """Insert the cases of the contract's published example that the table does not have yet.
 
     Args:
         connection: A connection that may write ``medmitra.cases``.
 
     Returns:
-        How many were inserted.
+        The number of inserted cases.
 
     Raises:
-        psycopg2.Error: The database refused.
+        psycopg2.Error: The insert failed.
     """
     with connection.cursor() as cursor:
         cursor.execute(read_sql("insert_published_cases"), {"cases": json.dumps(contract.EXAMPLE["cases"])})
@@ -64,16 +64,16 @@ def insert_published_cases(connection: Connection) -> int:
 def copy_synthetic_cases(
     connection: Connection, user_id: str, count: int, on_progress: Callable[[int], object]
 ) -> None:
-    """Append made-up cases of one doctor with COPY.
+    """Insert synthetic cases of one doctor with COPY.
 
     Args:
         connection: A connection that may write ``medmitra.cases``.
         user_id: The doctor's UUID.
-        count: How many cases.
-        on_progress: Called after each batch with the number of rows it had.
+        count: The number of cases.
+        on_progress: Called after each batch with its number of rows.
 
     Raises:
-        psycopg2.Error: The database refused.
+        psycopg2.Error: COPY failed.
     """
     lines = _copy_lines(user_id, count)
     copy_cases = read_sql("copy_cases")
@@ -84,17 +84,17 @@ def copy_synthetic_cases(
 
 
 def _copy_lines(user_id: str, count: int) -> Iterator[str]:
-    """Make one line of COPY's text format per case; nothing in the words above needs escaping."""
-    choose = random.Random()  # noqa: S311, made-up patients need no secrecy
+    """Yield one line of COPY's text format per case. No value needs escaping."""
+    rng = random.Random()  # noqa: S311, the patients are synthetic
     now = datetime.now(timezone.utc)
-    for age in range(count, 0, -1):
-        gender = choose.choices(tuple(_GIVEN_NAMES), (49, 49, 2))[0]
-        name = f"{choose.choice(_GIVEN_NAMES[gender])} {choose.choice(_FAMILY_NAMES)}"
+    for remaining in range(count, 0, -1):
+        gender = rng.choices(tuple(_GIVEN_NAMES), (49, 49, 2))[0]
+        name = f"{rng.choice(_GIVEN_NAMES[gender])} {rng.choice(_FAMILY_NAMES)}"
         # One case in ten has no summary yet; \N is COPY's NULL.
-        summary = f"{choose.choice(_COMPLAINTS)}. {choose.choice(_PLANS)}" if choose.random() > 0.1 else r"\N"
-        created_at = now - HISTORY * (age / count)
-        updated_at = min(now, created_at + timedelta(seconds=choose.randrange(3600)))
+        summary = f"{rng.choice(_COMPLAINTS)}. {rng.choice(_PLANS)}" if rng.random() > 0.1 else r"\N"
+        created_at = now - HISTORY * (remaining / count)
+        updated_at = min(now, created_at + timedelta(seconds=rng.randrange(3600)))
         yield (
-            f"{user_id}\t{name}\t{choose.randrange(100)}\t{gender}\t{summary}\t{choose.choice(_STATUSES)}"
+            f"{user_id}\t{name}\t{rng.randrange(100)}\t{gender}\t{summary}\t{rng.choice(_STATUSES)}"
             f"\t{created_at.isoformat()}\t{updated_at.isoformat()}\n"
         )

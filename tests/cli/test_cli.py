@@ -60,7 +60,7 @@ def test_init_db_makes_the_table_and_says_so(
     empty_database: str, owner: Connection, write: type[str]
 ) -> None:
     output = succeed("init-db", url=write(empty_database))
-    assert output.startswith("Made the table medmitra.cases")
+    assert output.startswith("Created the table medmitra.cases")
     assert str(sql_directory() / "roles.sql") in output
     assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(0,)]
 
@@ -68,7 +68,7 @@ def test_init_db_makes_the_table_and_says_so(
 def test_init_db_again_keeps_what_is_there(empty_database: str, owner: Connection) -> None:
     succeed("init-db", url=empty_database)
     succeed("load-sample", url=empty_database)
-    assert succeed("init-db", url=empty_database).startswith("medmitra.cases was there already")
+    assert succeed("init-db", url=empty_database).startswith("The table medmitra.cases already exists")
     assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(2,)]
 
 
@@ -125,7 +125,7 @@ def test_a_table_that_is_not_ours_is_left_alone(empty_database: str, owner: Conn
     LAYOUTS["existing_table"].create(owner)
     result = run(command, url=empty_database)
     assert result.exit_code == 1
-    assert "is a view of a table that is not this service's" in result.output
+    assert "medmitra.cases is a view, not the service's own table" in result.output
     assert execute(owner, "SELECT count(*) FROM public.cases") == [(0,)]
 
 
@@ -141,7 +141,7 @@ def test_a_database_that_cannot_be_reached_is_one_line(command: str) -> None:
 def test_load_sample_without_a_table_is_one_line(empty_database: str) -> None:
     result = run("load-sample", url=empty_database)
     assert result.exit_code == 1
-    assert result.output == "Error: there is no table medmitra.cases: medmitra-cases init-db makes it\n"
+    assert result.output == "Error: the table medmitra.cases does not exist: run medmitra-cases init-db\n"
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS.values()), ids=LAYOUTS)
@@ -153,7 +153,7 @@ def test_check_finds_nothing_missing(empty_database: str, owner: Connection, lay
     output = succeed("check", url=make_dsn(empty_database, user="medmitra_cases"))
     *lines, sum_ = output.splitlines()
     assert [line[0] for line in lines] == ["✓"] * 11, output
-    assert sum_ == "Ready to serve: all 11 are as needed."
+    assert sum_ == "Ready to serve: all 11 checks passed."
 
 
 def test_check_of_an_empty_database_names_both_ways_on(empty_database: str) -> None:
@@ -162,7 +162,7 @@ def test_check_of_an_empty_database_names_both_ways_on(empty_database: str) -> N
     assert "✗ there is no table or view medmitra.cases" in result.output
     assert "init-db" in result.output
     assert "existing_table.sql" in result.output
-    assert result.output.endswith("\nNot ready to serve: 1 of 2 missing (✗).\n")
+    assert result.output.endswith("\nNot ready to serve: 1 of 2 checks failed (✗).\n")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_check_advises_against_a_role_that_may_do_more(empty_database: str) -> N
     assert "✗" not in output
     assert "! random_page_cost is 4" in output
     *lines, sum_ = output.splitlines()
-    assert sum_ == "Ready to serve; 4 of 11 worth a change (!)."
+    assert sum_ == "Ready to serve; 4 of 11 checks recommend a change (!)."
     advice = [number for number, line in enumerate(lines) if line.startswith("!")]
     assert len(advice) == 4
     assert all(re.match("  → .", lines[number + 1]) for number in advice)

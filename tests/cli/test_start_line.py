@@ -49,8 +49,8 @@ def test_several_addresses() -> None:
 @pytest.mark.parametrize(
     ("variables", "readers"),
     [
-        ({}, "anyone on this machine who names a user_id"),
-        ({"MEDMITRA_TRUST_USER_ID": "1"}, "whomever the proxy in front lets through"),
+        ({}, "any client on this machine that sends a user_id"),
+        ({"MEDMITRA_TRUST_USER_ID": "1"}, "any client that the reverse proxy forwards"),
         ({"MEDMITRA_JWT_SECRET": SECRET}, "each doctor by token (HS256)"),
         (
             {"MEDMITRA_JWKS_URL": "https://x.supabase.co/auth/v1/jwks.json"},

@@ -269,7 +269,7 @@ def test_the_demo_serves_the_published_example_and_leaves_nothing_running(
             assert processes_below(folder)
             assert demo.end(number) == 0
         demo.wait_for(re.escape(f'Try: curl "http://127.0.0.1:{demo.port}{ASKED}"'))
-        demo.wait_for(f"Or open http://127.0.0.1:{demo.port}/docs")
+        demo.wait_for(f"Documentation: http://127.0.0.1:{demo.port}/docs")
         assert "probes and metrics" not in demo.printed
         assert not processes_below(folder)
     assert pwd.getpwall() == accounts
