@@ -1,4 +1,4 @@
-"""The service documents itself: ``/`` leads on, ``/openapi.json`` is for programs, ``/docs`` for people."""
+"""The blueprint of ``/`` (links), ``/openapi.json`` (for programs) and ``/docs`` (for people)."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -10,8 +10,8 @@ from marshmallow import Schema, fields
 from medmitra_cases.contract import PATH, __version__
 from medmitra_cases.docs.openapi import openapi
 
-# What the page may do: show what comes from here, and send requests here.
-_POLICY = (
+# The page may load files from this origin and send requests to it, nothing else.
+_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -22,7 +22,7 @@ _JSON = "application/json"
 _PAGE_FOLDER = Path(__file__).with_name("page")
 _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 
-# All that there is below /docs, and what it is: of Swagger UI's files those that the page needs.
+# Every file below /docs: its folder and media type. Only the files of Swagger UI that the page needs.
 _ASSETS = {
     "docs.css": (_PAGE_FOLDER, "text/css"),
     "docs.js": (_PAGE_FOLDER, "text/javascript"),
@@ -33,7 +33,7 @@ _ASSETS = {
 
 
 class LinksSchema(Schema):
-    """Where things are, seen from the service's root."""
+    """Links relative to the root of the service."""
 
     cases = fields.String(required=True)
     docs = fields.String(required=True)
@@ -41,7 +41,7 @@ class LinksSchema(Schema):
 
 
 class ServiceSchema(Schema):
-    """Which service this is."""
+    """The response of ``/`` to a program."""
 
     name = fields.String(required=True)
     version = fields.String(required=True)
@@ -49,15 +49,15 @@ class ServiceSchema(Schema):
 
 
 def create_blueprint(*, needs_tokens: bool) -> Blueprint:
-    """Make the blueprint that documents the service. It asks for no token, and the database nothing.
+    """Create the blueprint. It needs no token and sends no query to the database.
 
-    Links are relative: the service does not know below which path a proxy shows it.
+    All links are relative, because a proxy may serve the service below a path prefix.
 
     Args:
         needs_tokens: Whether requests for cases need a token.
 
     Returns:
-        The blueprint, to be registered at the root.
+        The blueprint, to register at the root.
     """
     blueprint = Blueprint("docs", __name__)
     links = {"cases": PATH[1:], "docs": "docs", "openapi": "openapi.json"}
@@ -68,45 +68,45 @@ def create_blueprint(*, needs_tokens: bool) -> Blueprint:
 
     @blueprint.get("/")
     def root() -> Response:
-        """Send a person to the page, and tell a program where things are."""
+        """Redirect a browser to ``/docs``, and send the links to a program."""
         if request.accept_mimetypes.best_match((_JSON, _HTML)) == _HTML:
             response = Response(status=302, headers={"Location": links["docs"]})
         else:
-            response = _current(service, _JSON)
+            response = _revalidated(service, _JSON)
         response.vary.add("Accept")
         return response
 
     @blueprint.get("/openapi.json")
     def openapi_json() -> Response:
-        """Describe the service."""
-        return _current(document, _JSON)
+        """Send the OpenAPI document."""
+        return _revalidated(document, _JSON)
 
     @blueprint.get("/docs")
     def page() -> Response:
-        """Show the description, and let people try it out."""
-        response = _current((_PAGE_FOLDER / "index.html").read_bytes(), _HTML)
-        response.headers["Content-Security-Policy"] = _POLICY
+        """Send the page of Swagger UI."""
+        response = _revalidated((_PAGE_FOLDER / "index.html").read_bytes(), _HTML)
+        response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
         return response
 
     @blueprint.get("/docs/")
     def page_with_slash() -> Response:
-        """Send a person to the page, from below which its links would lead elsewhere."""
+        """Redirect to ``/docs``: below ``/docs/`` the relative links of the page would be wrong."""
         return Response(status=308, headers={"Location": "../docs"})
 
     @blueprint.get("/docs/<name>")
     def asset(name: str) -> Response:
-        """Give what the page is made of."""
+        """Send a file of the page."""
         if name not in _ASSETS:
             abort(404)
-        folder, kind = _ASSETS[name]
-        return _current((folder / name).read_bytes(), kind)
+        folder, mimetype = _ASSETS[name]
+        return _revalidated((folder / name).read_bytes(), mimetype)
 
     return blueprint
 
 
-def _current(body: bytes, kind: str) -> Response:
-    """Answer with what a client may keep, but must ask for again: after an update it gets nothing old."""
-    response = Response(body, mimetype=kind)
+def _revalidated(body: bytes, mimetype: str) -> Response:
+    """Return a response that clients may cache but must revalidate, so that an update is visible at once."""
+    response = Response(body, mimetype=mimetype)
     response.cache_control.no_cache = True
     response.add_etag()
     response.make_conditional(request)

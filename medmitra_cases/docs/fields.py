@@ -1,4 +1,4 @@
-"""Describes marshmallow's fields, and ours, as JSON Schema has it."""
+"""Translates marshmallow's fields, and the custom ones of this package, to JSON Schema."""
 
 import re
 from typing import Any
@@ -13,19 +13,19 @@ _GROUP_NAME = re.compile(r"\?P<\w+>")
 
 
 def json_pattern(pattern: str) -> str:
-    r"""Rewrite a pattern that is matched from the start and ends with ``\Z``.
+    r"""Translate a pattern that ``re.match`` uses and that ends with ``\Z``.
 
     Args:
-        pattern: As Python's ``re`` has it.
+        pattern: A regular expression of Python.
 
     Returns:
-        As JSON Schema has it, which is JavaScript's way; without the names of groups.
+        The regular expression for JSON Schema (JavaScript's syntax), without group names.
     """
     return f"^{_GROUP_NAME.sub('', pattern).removesuffix(chr(92) + 'Z')}$"
 
 
 class _Converter(OpenAPIConverter):
-    """apispec's converter, which also knows our kinds of fields, and that parameters have other names."""
+    """apispec's converter, with the custom fields and the aliases of parameters."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -40,7 +40,7 @@ class _Converter(OpenAPIConverter):
 
 
 class FieldsPlugin(MarshmallowPlugin):
-    """apispec's plugin for marshmallow, with that converter."""
+    """apispec's plugin for marshmallow, with ``_Converter``."""
 
     Converter = _Converter
 
@@ -50,11 +50,11 @@ def _pattern(_: OpenAPIConverter, __: fields.Field[Any], ret: dict[str, Any]) ->
 
 
 def _alias(_: OpenAPIConverter, field: fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:
-    """Say the parameter's other name: as a parameter of its own it would seem that both can be given."""
+    """Add the alias to the description. A separate parameter would suggest that both can be sent."""
     alias = field.metadata.get("alias")
-    return {"description": f"{ret['description']} Also: `{alias}`.", "x-alias": alias} if alias else {}
+    return {"description": f"{ret['description']} Other name: `{alias}`.", "x-alias": alias} if alias else {}
 
 
 def _example(_: OpenAPIConverter, __: fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:
-    """Move the example from the schema to where OpenAPI 3.1 wants it."""
+    """Move the example from the schema to the parameter, as OpenAPI 3.1 requires."""
     return {"example": ret["schema"].pop("example")} if "example" in ret["schema"] else {}

@@ -1,4 +1,4 @@
-"""Describes the service as OpenAPI 3.1, out of the schemas that read its requests and write its answers."""
+"""Generates the OpenAPI 3.1 document from the schemas of the requests and responses."""
 
 from typing import Any
 
@@ -11,29 +11,29 @@ from medmitra_cases.docs.responses import headers, responses
 from medmitra_cases.schemas import CASE_QUERY
 
 _SERVICE = """
-*Which cases are mine, and how are they doing?* One endpoint answers that for a doctor.
+This service returns the patient cases of a doctor. It has one endpoint.
 
-Every error has the same body, `{"detail": "…"}`: those of other paths (404) and methods (405), too, and those
-that a proxy in front may add (414, 429, 502, 504). Pages of other origins that may read the answers find the
-headers of CORS in them, too.
+Every error has the same body, `{"detail": "…"}`. This includes the errors of other paths (404) and methods
+(405), and the errors that a reverse proxy may add (414, 429, 502, 504). All responses to pages of an
+allowed origin, including errors, have the CORS headers.
 """
 
 _CASES = """
-With nothing but `user_id` the answer is the whole list, in the order in which the cases were created in the
-database. Each other parameter is optional, and they can be combined. One that is given twice, by either of
-its names, is a 400; unknown ones change nothing.
+A request with only `user_id` returns all cases of the doctor, in the order in which the database inserted
+them. All other parameters are optional and can be combined. A parameter that is given twice, with either of
+its names, is a 400. Unknown parameters are ignored.
 
-**Refreshing:** send an answer's `ETag` back as `If-None-Match`, and as long as nothing has changed the answer
-is 304, without a body. A browser's `fetch` does that by itself.
+**Refresh:** send the `ETag` of a response as `If-None-Match`. The response is 304 without a body if nothing
+has changed. A browser's `fetch` does this automatically.
 
-**Pages:** with `limit` or `page` the answer says in `X-Total-Count` how many cases match, and in `Link` where
-the `first`, `prev`, `next` and `last` page are.
+**Pages:** with `limit` or `page` the response has the header `X-Total-Count`, the number of matching cases,
+and the header `Link` with the URLs of the `first`, `prev`, `next` and `last` page.
 """
 
 _IF_NONE_MATCH = {
     "in": "header",
     "name": "If-None-Match",
-    "description": "The `ETag` of an answer that you have, with its quotes; several, or `*`, are fine, too.",
+    "description": "The `ETag` of an earlier response, with its quotes. Several tags and `*` are allowed.",
     "schema": {"type": "string"},
 }
 
@@ -41,13 +41,13 @@ _BEARER = "bearer"
 
 
 def openapi(*, needs_tokens: bool) -> dict[str, Any]:
-    """Describe the service.
+    """Generate the OpenAPI document.
 
     Args:
         needs_tokens: Whether requests for cases need a token.
 
     Returns:
-        The OpenAPI document, as JSON has it.
+        The document as a JSON object.
     """
     spec = APISpec(
         title="MedMitra cases",
@@ -55,7 +55,7 @@ def openapi(*, needs_tokens: bool) -> dict[str, Any]:
         openapi_version="3.1.0",
         plugins=[FieldsPlugin()],
         info={"description": _SERVICE.strip(), "license": {"name": "MIT", "identifier": "MIT"}},
-        # Relative to this document: the service does not know below which path a proxy shows it.
+        # Relative to this document, because a proxy may serve the service below a path prefix.
         servers=[{"url": "."}],
     )
     for name, header in headers(needs_tokens=needs_tokens).items():
@@ -74,7 +74,7 @@ def openapi(*, needs_tokens: bool) -> dict[str, Any]:
             }
             for method, name, summary, description in (
                 ("get", "get_all_cases", "All cases of a doctor", _CASES),
-                ("head", "head_all_cases", "The same without the body", "As GET, but for the body."),
+                ("head", "head_all_cases", "The headers of GET", "The same as GET, without the body."),
             )
         },
     )
@@ -85,9 +85,9 @@ def openapi(*, needs_tokens: bool) -> dict[str, Any]:
                 "type": "http",
                 "scheme": "bearer",
                 "bearerFormat": "JWT",
-                "description": "The doctor's token alone, without the word `Bearer`;"
+                "description": "The doctor's token without the word `Bearer`,"
                 f" at most {MAX_TOKEN_BYTES:,} bytes.",
             },
         )
     document: dict[str, Any] = spec.to_dict()
-    return {"openapi": document.pop("openapi"), **document}  # what it is comes first
+    return {"openapi": document.pop("openapi"), **document}  # first key: the version

@@ -1,4 +1,4 @@
-"""What the documentation says of the answers: their statuses, headers, bodies and examples."""
+"""The OpenAPI description of the responses: statuses, headers, bodies and examples."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,54 +12,56 @@ from medmitra_cases.telemetry import VALID_ID
 from medmitra_cases.web import CACHE_HEADERS, SECURITY_HEADERS
 
 
-def _text(description: str, **schema: Any) -> dict[str, Any]:
+def _string_header(description: str, **schema: Any) -> dict[str, Any]:
     return {"description": description, "required": True, "schema": {"type": "string", **schema}}
 
 
 _CACHE_CONTROL, _VARY = (name for name, _ in CACHE_HEADERS)
 _CHALLENGE = "WWW-Authenticate"
 _HEADERS: dict[str, dict[str, Any]] = {
-    "ETag": _text(
-        "Stands for this answer: what you send back as `If-None-Match`.",
+    "ETag": _string_header(
+        "The version of this response. Send it back as `If-None-Match`.",
         examples=['"5f2b9c0d1e3a4b6c8d7e9f0a1b2c3d4e"'],
     ),
     "X-Total-Count": {
-        "description": "How many cases match. Of a page only (`limit`, `page`).",
+        "description": "The number of matching cases. Only with `limit` or `page`.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "Link": {
-        "description": "Where the `first`, `prev`, `next` and `last` page are (RFC 8288), to be resolved"
-        " against the URL of the request. Of a page only.",
+        "description": "The URLs of the `first`, `prev`, `next` and `last` page (RFC 8288), relative to the"
+        " URL of the request. Only with `limit` or `page`.",
         "schema": {"type": "string", "examples": ['<?user_id=…&limit=10&page=2>; rel="last"']},
     },
-    _CACHE_CONTROL: _text("No shared cache may keep it, and no cache answer without asking again."),
-    _VARY: _text("What other than the URL the answer depends on."),
-    _CHALLENGE: _text(
-        '`Bearer`, with `error="invalid_token"` where there is a token that does not hold (RFC 6750).'
+    _CACHE_CONTROL: _string_header(
+        "Shared caches must not store the response. Every cache must revalidate it."
     ),
-    "X-Request-ID": _text(
-        "Names the request in the service's log: what the proxy in front sent, or else made here.",
+    _VARY: _string_header("The request headers that the response depends on."),
+    _CHALLENGE: _string_header(
+        '`Bearer`, with `error="invalid_token"` if the request has an invalid token (RFC 6750).'
+    ),
+    "X-Request-ID": _string_header(
+        "The id of the request in the service's log: from the reverse proxy, or else generated.",
         pattern=json_pattern(VALID_ID.pattern),
     ),
     **{
-        name: _text("For browsers: they are to take the answer for data.", const=value)
+        name: _string_header("Browsers must treat the response as data, not as a page.", const=value)
         for name, value in SECURITY_HEADERS
     },
 }
 _COMMON_HEADERS = ("X-Request-ID", *(name for name, _ in SECURITY_HEADERS))
 _CASES_HEADERS = ("ETag", "X-Total-Count", "Link", *(name for name, _ in CACHE_HEADERS))
 
-# What is wrong, and what the detail may be.
+# The description of each error status, and an example of its detail.
 _ERRORS = {
     400: (
-        "A parameter is missing, repeated or not as it must be; `detail` says which.",
+        "A parameter is missing, repeated or invalid; `detail` names it.",
         "user_id is missing",
     ),
-    401: ("The token is missing, malformed, expired or not the issuer's.", "the token has expired (exp)"),
-    403: ("The token is another doctor's.", "user_id is not the doctor that the token was issued to"),
-    413: ("The request has a body of more than 64 KiB; it needs none.", "exceeds max_body of 65536"),
+    401: ("The token is missing, malformed, expired or not from the issuer.", "the token has expired (exp)"),
+    403: ("The token belongs to another doctor.", "user_id is not the doctor that the token was issued to"),
+    413: ("The request body is larger than 64 KiB. No body is needed.", "exceeds max_body of 65536"),
     431: (
-        "The request has a header of more than 256 KiB; a proxy may allow less.",
+        "The request header is larger than 256 KiB. A proxy may allow less.",
         "exceeds max_header of 262144",
     ),
     500: ("The service failed.", "Internal server error: database unavailable (request id 3f9c0a7be1d2485c)"),
@@ -72,35 +74,35 @@ _TOKEN_STATUSES = (401, 403)
 
 
 def headers(*, needs_tokens: bool) -> dict[str, dict[str, Any]]:
-    """Describe every header of the answers.
+    """Describe every response header.
 
     Args:
         needs_tokens: Whether requests need a token.
 
     Returns:
-        OpenAPI's Header Objects by name.
+        OpenAPI Header Objects by name.
     """
     return {name: header for name, header in _HEADERS.items() if needs_tokens or name != _CHALLENGE}
 
 
 def responses(*, needs_tokens: bool, with_bodies: bool) -> dict[int, dict[str, Any]]:
-    """Describe every answer to a request for cases.
+    """Describe every response to a request for cases.
 
     Args:
-        needs_tokens: Whether it needs a token.
-        with_bodies: Whether the answers have bodies; those to HEAD have none.
+        needs_tokens: Whether requests need a token.
+        with_bodies: Whether the responses have bodies; those to HEAD have none.
 
     Returns:
-        OpenAPI's Response Objects by status, the headers in them by name, the schemas as marshmallow's.
+        OpenAPI Response Objects by status. They contain names of headers and classes of marshmallow schemas.
     """
     described = {
         200: _response("The cases.", _CASES_HEADERS, CasesSchema, contract.EXAMPLE),
-        304: _response("Nothing has changed: you have the answer.", _CASES_HEADERS),
+        304: _response("Nothing has changed since the response with this `ETag`.", _CASES_HEADERS),
     }
-    for status, (meaning, detail) in _ERRORS.items():
+    for status, (description, detail) in _ERRORS.items():
         if needs_tokens or status not in _TOKEN_STATUSES:
             challenge = [_CHALLENGE] if status == 401 else []
-            described[status] = _response(meaning, challenge, ErrorSchema, {"detail": detail})
+            described[status] = _response(description, challenge, ErrorSchema, {"detail": detail})
     if not with_bodies:
         for response in described.values():
             response.pop("content", None)
@@ -108,10 +110,10 @@ def responses(*, needs_tokens: bool, with_bodies: bool) -> dict[int, dict[str, A
 
 
 def _response(
-    meaning: str, headers: Iterable[str], schema: type[Schema] | None = None, example: Any = None
+    description: str, headers: Iterable[str], schema: type[Schema] | None = None, example: Any = None
 ) -> dict[str, Any]:
     response: dict[str, Any] = {
-        "description": meaning,
+        "description": description,
         "headers": {name: name for name in (*headers, *_COMMON_HEADERS)},
     }
     if schema is not None:

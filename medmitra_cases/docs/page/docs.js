@@ -1,11 +1,11 @@
-// Shows openapi.json, which lies beside this page, with the endpoint open and ready to be tried out.
+// Shows openapi.json with the endpoint expanded and its form enabled.
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
-dark.addEventListener("change", follow);
-follow();
+const applyColorScheme = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", applyColorScheme);
+applyColorScheme();
 
-// The operation that was executed last. Where a value is not as it must be Swagger UI sends nothing, and says so by a
-// colour alone: show where.
+// The operation that was executed last. If a value is invalid, Swagger UI sends no request and only colours the field,
+// so the page focuses that field.
 let executed;
 document.addEventListener("click", ({ target }) => {
   if (!target.closest(".execute")) return;
@@ -16,13 +16,13 @@ document.addEventListener("click", ({ target }) => {
 const ui = SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#docs",
-  validatorUrl: null, // nobody else is to look at the document
-  syntaxHighlight: false, // it makes an element of each word: 5,000 cases froze the page for a quarter of a minute
+  validatorUrl: null, // do not send the document to the validator of swagger.io
+  syntaxHighlight: false, // it creates an element for each word: 5,000 cases froze the page for 15 s
   tryItOutEnabled: true,
-  defaultModelsExpandDepth: -1, // the answers show the models
+  defaultModelsExpandDepth: -1, // the responses already show the models
   onComplete: () => ui.layoutActions.show(["operations", "Cases", "get_all_cases"], true),
   responseInterceptor: (response) => {
-    // On a narrow screen the answer is below the parameters, and not beside them.
+    // On a narrow screen the response is below the parameters, so scroll to it.
     if (!matchMedia("(min-width: 1000px)").matches) {
       setTimeout(() => executed?.querySelector(".live-responses-table")?.scrollIntoView());
     }
