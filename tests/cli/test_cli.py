@@ -420,7 +420,7 @@ def test_token_is_one_that_serve_accepts(empty_database: str, owner: Connection)
         ({}, "MEDMITRA_JWT_SECRET is not set"),
         (
             {"MEDMITRA_JWKS_URL": "https://keys.example/keys"},
-            "MEDMITRA_JWT_SECRET is not set: only the issuer has the keys that MEDMITRA_JWKS_URL is about",
+            "MEDMITRA_JWT_SECRET is not set: only the issuer has the private keys for MEDMITRA_JWKS_URL",
         ),
         ({"MEDMITRA_JWT_SECRET": "short"}, "MEDMITRA_JWT_SECRET must be at least 32 bytes long"),
     ],
