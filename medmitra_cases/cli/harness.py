@@ -12,7 +12,7 @@ from psycopg2.extensions import connection as Connection
 
 from medmitra_cases.auth import mint_token
 from medmitra_cases.cli.help import DEFAULT_STATUSES, Command
-from medmitra_cases.cli.options import listen_option
+from medmitra_cases.cli.options import ListenAddress
 from medmitra_cases.database import connect, execute_file
 from medmitra_cases.schemas import UUID_RULE, canonical_uuid
 from medmitra_cases.server import exit_on_signals, serve
@@ -58,7 +58,12 @@ DEFAULTS = {
         *DEFAULT_STATUSES[1:],
     ],
 )
-@listen_option("Address to listen on, instead of a free port of 127.0.0.1.", default="127.0.0.1:0")
+@click.option(
+    "--listen",
+    type=ListenAddress(),
+    default="127.0.0.1:0",
+    help="Address to listen on, instead of a free port of 127.0.0.1.",
+)
 def harness(listen: str) -> None:
     """Run the service on an empty database, for tests.
 

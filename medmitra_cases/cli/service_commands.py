@@ -12,7 +12,7 @@ from psycopg2.extensions import make_dsn
 from medmitra_cases import contract
 from medmitra_cases.auth import mint_token
 from medmitra_cases.cli.help import Command, describe_settings
-from medmitra_cases.cli.options import listen_option
+from medmitra_cases.cli.options import ListenAddress
 from medmitra_cases.cli.sample import insert_published_cases
 from medmitra_cases.cli.start_line import start_line
 from medmitra_cases.database import connect, execute_file
@@ -32,7 +32,11 @@ _STATUSES = (
     ("2", "wrong usage"),
 )
 
-_listen_option = listen_option("Address to listen on, instead of MEDMITRA_LISTEN. Port 0 takes a free port.")
+_listen_option = click.option(
+    "--listen",
+    type=ListenAddress(),
+    help="Address to listen on, instead of MEDMITRA_LISTEN. Port 0 takes a free port.",
+)
 
 
 @click.command(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import msgspec
 from flask import Blueprint, Response, abort, request
-from marshmallow import Schema, fields
 
 from medmitra_cases.contract import PATH, __version__
 from medmitra_cases.docs.openapi import openapi
@@ -32,22 +31,6 @@ _ASSETS = {
 }
 
 
-class LinksSchema(Schema):
-    """Links relative to the root of the service."""
-
-    cases = fields.String(required=True)
-    docs = fields.String(required=True)
-    openapi = fields.String(required=True)
-
-
-class ServiceSchema(Schema):
-    """The response of ``/`` to a program."""
-
-    name = fields.String(required=True)
-    version = fields.String(required=True)
-    links = fields.Nested(LinksSchema, required=True)
-
-
 def create_blueprint(*, needs_tokens: bool) -> Blueprint:
     """Create the blueprint. It needs no token and sends no query to the database.
 
@@ -61,9 +44,7 @@ def create_blueprint(*, needs_tokens: bool) -> Blueprint:
     """
     blueprint = Blueprint("docs", __name__)
     links = {"cases": PATH[1:], "docs": "docs", "openapi": "openapi.json"}
-    service = msgspec.json.encode(
-        ServiceSchema().dump({"name": "medmitra-cases", "version": __version__, "links": links})
-    )
+    service = msgspec.json.encode({"name": "medmitra-cases", "version": __version__, "links": links})
     document = msgspec.json.encode(openapi(needs_tokens=needs_tokens))
 
     @blueprint.get("/")
