@@ -63,6 +63,7 @@ screenshot: $(VENV)/dev.installed ## update the picture of /docs in docs/api.md
 	$(BIN)/python -m tests.support.screenshot
 
 bench: ## compare the service with others, in benchmarks/results.md; 15 minutes, 5 GB of /tmp
+	$(call debian,wrk:wrk node:nodejs npm:npm taskset:util-linux)
 	$(MAKE) VENV=.venv-bench .venv-bench/demo.installed
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
 	.venv-bench/bin/python -m benchmarks $(BENCH_OPTIONS)

@@ -1,84 +1,93 @@
 """Runs the whole benchmark: ``python -m benchmarks``, or ``make bench`` with all that it needs."""
 
+import json
+import os
+import platform
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 
 import click
 
-from benchmarks import growth, harness, memory, pages, refresh, safety, startup, throughput
-from benchmarks.database import Group, create_database, postgres, postgres_version
-from benchmarks.effort import FULL, QUICK, Effort
-from benchmarks.errors import BenchmarkError
-from benchmarks.load import Load
-from benchmarks.plot import draw
-from benchmarks.report import Report
-from benchmarks.tools import provide_tools
-from benchmarks.versions import describe_run
-from medmitra_cases.errors import MedmitraCasesError
-from medmitra_cases.server.signals import exit_on_signals
+from benchmarks import growth, memory, short_responses, startup, throughput
+from benchmarks.database import Group, filled_database, postgres
+from benchmarks.run import FULL, QUICK, Run, output_of
+from benchmarks.servers import PEERS_FOLDER
 
 FOLDER = Path(__file__).parent
 
-# Doctor number N has N cases; nobody asks for those of the others.
-OTHERS = Group(first=1_000_000, doctors=1_000, cases_each=50)
-ASKED = [Group(first=cases, doctors=1, cases_each=cases) for cases in (5, 50, 100, 1_000, 10_000, 100_000)]
+# Each writes one table, or two that share their servers.
+TABLES = (
+    throughput.one_process,
+    throughput.two_processes,
+    short_responses.not_modified,
+    short_responses.pages,
+    throughput.cost_of_safety,
+    growth.with_the_table,
+    growth.with_the_response,
+    memory.long_list,
+    startup.first_response,
+    startup.first_test,
+)
+
+# Doctor number N has N cases. The cases of the other doctors are never requested.
+DOCTORS = [Group(first=cases, doctors=1, cases_each=cases) for cases in (5, 50, 100, 1_000, 10_000, 100_000)]
+OTHER_DOCTORS = Group(first=1_000_000, doctors=1_000, cases_each=50)
+
+PYTHON_PACKAGES = ("flask", "waitress", "psycopg2-binary", "marshmallow", "msgspec")
+PEERS_PYTHON_PACKAGES = ("fastapi", "uvicorn", "asyncpg", "pydantic")
+NODE_PACKAGES = ("fastify", "pg")
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Try it out: one short round, a smaller table, no files written.")
+@click.option("--quick", is_flag=True, help="One short round, a smaller table, and no files written.")
 def main(quick: bool) -> None:
     """Measure medmitra-cases beside its peers: print tables, write results.md and results.svg."""
-    report = Report()
-    try:
-        provide_tools()
-        exit_on_signals()
-        with postgres() as owner_dsn:
-            results = _run(report, QUICK if quick else FULL, owner_dsn)
-    except (BenchmarkError, MedmitraCasesError) as error:
-        raise click.ClickException(str(error)) from error
-    if not quick:
-        (FOLDER / "results.md").write_text(report.text(), encoding="utf-8")
-        if results:
-            draw(results, FOLDER / "results.svg")
-    if report.failures:
-        click.echo(f"Failed: {'; '.join(report.failures)}", err=True)
-        sys.exit(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Postgres and the servers end, too
+    output_of("npm", "ci", "--loglevel=error", "--prefix", PEERS_FOLDER / "fastify")
+    with (
+        postgres() as owner_dsn,
+        filled_database(owner_dsn, "bench", OTHER_DOCTORS, *DOCTORS) as database,
+    ):
+        run = Run(QUICK, database, None) if quick else Run(FULL, database, FOLDER)
+        _describe(run)
+        for table in TABLES:
+            try:
+                table(run)
+            except Exception as error:  # the next table is measured all the same
+                traceback.print_exc()
+                run.fail(f"{type(error).__name__}: {error}")
+    if run.folder:
+        (run.folder / "results.md").write_text("\n\n".join(run.paragraphs) + "\n", encoding="utf-8")
+    if run.failures:
+        raise click.ClickException("; ".join(run.failures))
 
 
-def _run(report: Report, effort: Effort, owner_dsn: str) -> dict[int, dict[str, Load]]:
-    """Run every part; one that fails does not keep the next from running."""
-    report.say("# Benchmark")
-    report.say(describe_run("make bench", postgres_version(owner_dsn)))
-    report.say(
-        f"Throughput: medians of {effort.rounds} interleaved rounds of {effort.seconds} s, loaded by wrk with"
-        " keep-alive connections, after a warm-up. In brackets: the target."
+def _describe(run: Run) -> None:
+    """Write the date, the versions of everything, and how the throughput is measured."""
+    versions = {
+        "Python": platform.python_version(),
+        "Postgres": run.database.postgres_version(),
+        "node": output_of("node", "--version").strip().removeprefix("v"),
+        **{name: version(name) for name in (*PYTHON_PACKAGES, *PEERS_PYTHON_PACKAGES)},
+    }
+    for name in NODE_PACKAGES:
+        package = PEERS_FOLDER / "fastify" / "node_modules" / name / "package.json"
+        versions[name] = json.loads(package.read_text(encoding="utf-8"))["version"]
+    today = datetime.now(timezone.utc).date().isoformat()
+    run.say("# Benchmark")
+    run.say(
+        f"`make bench`, {today}, {os.cpu_count()} cores, which the servers, Postgres and wrk share. "
+        + ", ".join(f"{name} {number}" for name, number in versions.items())
+        + "."
     )
-    database_url = create_database(owner_dsn, "bench", OTHERS, *ASKED)
-    results: dict[int, dict[str, Load]] = {}
-    # All of it in a quarter of an hour.
-    shorter = effort._replace(seconds=min(effort.seconds, 2), warm_up_seconds=1)
-
-    parts: list[Callable[[], object]] = [
-        lambda: results.update(throughput.one_process(report, effort, database_url)),
-        lambda: throughput.two_processes(report, effort, database_url),
-        lambda: refresh.unchanged(report, shorter, database_url),
-        lambda: pages.first_and_last(report, shorter, database_url),
-        lambda: safety.per_request(report, effort, database_url),
-        lambda: growth.with_the_table(report, effort, owner_dsn),
-        lambda: growth.with_the_answer(report, effort, database_url),
-        lambda: memory.large_answer(report, effort, database_url),
-        lambda: startup.first_answer(report, effort, database_url),
-        lambda: harness.each_test(report, effort),
-    ]
-    for part in parts:
-        try:
-            part()
-        except Exception as error:
-            traceback.print_exc()
-            report.fail(f"{type(error).__name__}: {error}")
-    return results
+    run.say(
+        f"Throughput: medians of {run.effort.rounds} interleaved rounds of {run.effort.seconds} s, loaded by"
+        " wrk with keep-alive connections, after a warm-up. In brackets: the target."
+    )
 
 
 if __name__ == "__main__":

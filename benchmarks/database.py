@@ -1,4 +1,4 @@
-"""The Postgres that all servers read: the service's own table, filled with made-up cases."""
+"""The database that all servers read: the service's own table, filled with made-up cases."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,152 +7,93 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from medmitra_cases.database.connection import connect
-from medmitra_cases.database.sql_files import read_sql
-from medmitra_cases.embedded.postgres import embedded_postgres
+from medmitra_cases.database import connect, read_sql
+from medmitra_cases.embedded import embedded_postgres
 
 INSERT_CASES = (Path(__file__).parent / "insert_cases.sql").read_text(encoding="utf-8")
 
-# Who the peers log in as: row level security is not for them, and so costs them nothing.
-PEER = "bench_peer"
-CREATE_PEER = f"""
-DO $$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{PEER}') THEN
-        CREATE ROLE {PEER} LOGIN;
-        ALTER ROLE {PEER} SET random_page_cost = 1.1;
-    END IF;
-END $$;
-GRANT USAGE ON SCHEMA medmitra TO {PEER};
-GRANT SELECT ON medmitra.cases TO {PEER};
-"""
+SERVICE_ROLE = "medmitra_cases"
+# The role of the peers. It sees the cases of all doctors, so row level security costs the peers nothing.
+PEER_ROLE = "bench_peer"
+CREATE_PEER_ROLE = f"CREATE ROLE {PEER_ROLE} LOGIN; ALTER ROLE {PEER_ROLE} SET random_page_cost = 1.1"
 
 
 class Group(NamedTuple):
-    """Doctors numbered on from ``first``, with the same number of cases each."""
+    """Doctors with consecutive numbers and the same number of cases each."""
 
     first: int
     doctors: int
     cases_each: int
 
 
+class Database(NamedTuple):
+    """A database with the service's table, and the superuser's connection string for its server."""
+
+    owner_dsn: str
+    name: str
+
+    def url(self, role: str) -> str:
+        """Return the URL for a role, in a form that psycopg2, asyncpg and pg all accept."""
+        server = parse_dsn(self.owner_dsn)
+        address = urlencode({"host": server["host"], "port": server["port"]})
+        return f"postgresql://{role}@/{self.name}?{address}"
+
+    def postgres_version(self) -> str:
+        """Return the version of the server, such as ``18.6``."""
+        with closing(connect(self.owner_dsn)) as connection:
+            return str(connection.get_parameter_status("server_version")).split()[0]
+
+
 def doctor_id(number: int) -> str:
-    """Write a doctor's UUID.
-
-    Args:
-        number: The doctor's number.
-
-    Returns:
-        The UUID as ``insert_cases.sql`` and ``wrk.lua`` write it, too.
-    """
+    """Return the UUID of doctor number N, as ``insert_cases.sql`` and ``wrk.lua`` write it, too."""
     return f"00000000-0000-4000-8000-{number:012x}"
 
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Run a Postgres with the settings it is shipped with.
-
-    Yields:
-        The connection string of its superuser. The server and its data end with the block.
-
-    Raises:
-        EmbeddedPostgresError: It does not start.
-    """
+    """Run a Postgres with its default settings during the block; yield its superuser's connection string."""
     with tempfile.TemporaryDirectory(prefix="medmitra-bench-") as folder:
-        Path(folder).chmod(0o755)  # for root, Postgres runs as another user who must get through
+        Path(folder).chmod(0o755)  # as root, Postgres runs as another user, who needs access
         with embedded_postgres(Path(folder)) as owner_dsn:
+            _execute(owner_dsn, CREATE_PEER_ROLE)
             yield owner_dsn
 
 
-def create_database(owner_dsn: str, name: str, *groups: Group) -> str:
-    """Make a database with the service's table, its role, and cases.
-
-    Args:
-        owner_dsn: The superuser's connection string.
-        name: The database's name.
-        *groups: Whose cases to insert, one group after the other.
-
-    Returns:
-        The URL by which the service's role reaches it; psycopg2, asyncpg and pg all take this form. See
-        ``url_of_peer``.
-
-    Raises:
-        psycopg2.Error: The database refused.
-    """
-    with closing(connect(owner_dsn)) as connection:
-        _execute(connection, f"CREATE DATABASE {name}")
-    with closing(connect(make_dsn(owner_dsn, dbname=name))) as connection:
-        _execute(connection, read_sql("schema"), read_sql("roles"), CREATE_PEER)
-        # Filled without indexes, which is several times as fast; they are as in schema.sql afterwards.
+@contextmanager
+def filled_database(owner_dsn: str, name: str, *groups: Group) -> Iterator[Database]:
+    """Create a database with the service's table and the cases of some groups; drop it after the block."""
+    _execute(owner_dsn, f"CREATE DATABASE {name}")
+    try:
+        dsn = make_dsn(owner_dsn, dbname=name)
         _execute(
-            connection,
+            dsn,
+            read_sql("schema"),
+            read_sql("roles"),
+            f"GRANT USAGE ON SCHEMA medmitra TO {PEER_ROLE}",
+            f"GRANT SELECT ON medmitra.cases TO {PEER_ROLE}",
+            # Inserting without indexes is several times as fast. schema.sql creates them again below.
             "DROP INDEX medmitra.cases_user_id_id_idx",
             "ALTER TABLE medmitra.cases DROP CONSTRAINT cases_case_id_key",
         )
         for group in groups:
-            with connection.cursor() as cursor:
-                cursor.execute(INSERT_CASES, {**group._asdict(), "rows": group.doctors * group.cases_each})
+            rows = group.doctors * group.cases_each
+            _execute(dsn, INSERT_CASES, values={**group._asdict(), "rows": rows})
         _execute(
-            connection,
+            dsn,
             "SET maintenance_work_mem = '512MB'",
             "ALTER TABLE medmitra.cases ADD UNIQUE (case_id)",
             read_sql("schema"),
             "VACUUM ANALYZE medmitra.cases",
-            "CHECKPOINT",  # or what was just written would be flushed while something is measured
+            "CHECKPOINT",  # otherwise Postgres writes the new rows to disk while something is measured
         )
-    server = parse_dsn(owner_dsn)
-    return (
-        f"postgresql://medmitra_cases@/{name}?{urlencode({'host': server['host'], 'port': server['port']})}"
-    )
+        yield Database(owner_dsn, name)
+    finally:
+        _execute(owner_dsn, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def url_of_peer(database_url: str) -> str:
-    """Write the URL by which a peer reaches a database.
-
-    Args:
-        database_url: The one by which the service does.
-
-    Returns:
-        The same for the role ``PEER``.
-    """
-    return database_url.replace("//medmitra_cases@", f"//{PEER}@")
-
-
-def drop_database(owner_dsn: str, name: str) -> None:
-    """Drop a database and end whatever is connected to it.
-
-    Args:
-        owner_dsn: The superuser's connection string.
-        name: The database's name.
-
-    Raises:
-        psycopg2.Error: The database refused.
-    """
-    with closing(connect(owner_dsn)) as connection:
-        _execute(connection, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def postgres_version(owner_dsn: str) -> str:
-    """Ask the server for its version.
-
-    Args:
-        owner_dsn: The superuser's connection string.
-
-    Returns:
-        For example ``18.6``.
-
-    Raises:
-        psycopg2.Error: The database failed.
-    """
-    with closing(connect(owner_dsn)) as connection, connection.cursor() as cursor:
-        cursor.execute("SHOW server_version")
-        (version,) = cursor.fetchall()[0]
-    return str(version).split()[0]
-
-
-def _execute(connection: Connection, *statements: str) -> None:
-    with connection.cursor() as cursor:
+def _execute(dsn: str, *statements: str, values: dict[str, int] | None = None) -> None:
+    with closing(connect(dsn)) as connection, connection.cursor() as cursor:
         for statement in statements:
-            cursor.execute(statement)
+            cursor.execute(statement, values)

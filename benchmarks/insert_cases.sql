@@ -1,6 +1,6 @@
--- Made-up cases, the same in every run: "rows" of them, dealt out in turn to "doctors" doctors numbered on from
--- "first", so that one doctor's cases lie apart in the table as they would in a clinic's. One case in ten has no
--- summary yet. Times are whole seconds or have a sixth decimal that is not 0: so all servers write them alike.
+-- Inserts "rows" made-up cases, the same in every run, for "doctors" doctors with consecutive numbers from "first".
+-- Consecutive rows belong to different doctors, so that one doctor's rows are spread over the table, as in production.
+-- One case in ten has no summary. Times are whole seconds, or their sixth decimal is not 0: all servers write these alike.
 INSERT INTO medmitra.cases (
     user_id, patient_name, patient_age, patient_gender, case_summary, status, created_at, updated_at
 )
@@ -40,10 +40,10 @@ FROM (
             + n %% 1500000 * interval '97 seconds'
             + n %% 2 * (n %% 99991 * 10 + 1 + n %% 9) * interval '1 microsecond' AS moment
     FROM (
-        -- n runs on within each doctor's cases and begins differently with each doctor.
+        -- n counts each doctor's cases. Its first value differs from doctor to doctor.
         SELECT
             %(first)s + i %% %(doctors)s AS doctor,
             i / %(doctors)s + i %% %(doctors)s AS n
         FROM generate_series(0, %(rows)s::bigint - 1) AS i
-    ) AS dealt
+    ) AS numbered
 ) AS dated

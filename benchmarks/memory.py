@@ -1,129 +1,102 @@
-"""Memory: what one answer of 100,000 cases costs the process, to a fast reader and to a slow one."""
+"""Memory: what one list of 100,000 cases costs the process, with a fast client and with a slow one."""
 
 import http.client
 import json
 import socket
 import time
-from typing import NamedTuple
+from contextlib import closing, suppress
+from pathlib import Path
 
-from benchmarks.commands import OURS
-from benchmarks.effort import Effort
-from benchmarks.errors import BenchmarkError
-from benchmarks.load import measure
-from benchmarks.process import Process
-from benchmarks.report import Report, amount
-from benchmarks.services import Service, path, running
+from benchmarks.load import WARM_UP_SECONDS, Target, load
+from benchmarks.run import BenchmarkError, Run, figure
+from benchmarks.servers import OURS, Service, path, running
 
 CASES = 100_000
 TARGET_MB = 32
 MB = 1_000_000
+BYTES_PER_KB = 1024
 
-# A slow reader. The kernel's own buffer would swallow megabytes before the server noticed one.
-BUFFER_BYTES = 65_536
-PIECE_BYTES = 16_384
-REFETCH_SECONDS = 0.001
+# The audit line of the request goes to a log file, and may begin a page of it.
+LOG_PAGE_BYTES = 4096
 
-# The server has gone as far as it will when its memory has not moved for a while.
-SETTLED_SECONDS = 1.0
-MAX_STALL_SECONDS = 15.0
-POLL_SECONDS = 0.05
-NOISE_BYTES = 100_000
+# A slow client. With the kernel's default buffer it would take megabytes before the server has to wait.
+RECEIVE_BUFFER_BYTES = 65_536
+READ_BYTES = 16_384
+READ_PAUSE_SECONDS = 0.001
 
-
-class _Cost(NamedTuple):
-    peak_bytes: int
-    written_bytes: int
-    files: set[str]
-    first_byte_seconds: float
-    whole_seconds: float
-    body_bytes: int
+# It reads nothing for this long. The server fills its buffers in a fraction of that.
+STALL_SECONDS = 3.0
 
 
-def large_answer(report: Report, effort: Effort, database_url: str) -> None:
-    """Measure one large answer to each kind of reader, each from a fresh process.
-
-    Args:
-        report: Takes the table.
-        effort: How long the process is asked small questions first.
-        database_url: A database in which doctor number ``CASES`` has so many cases.
-
-    Raises:
-        BenchmarkError: The server does not start, or does not answer with all cases.
-        http.client.HTTPException: An answer breaks off.
-    """
-    report.say(f"## Memory: one answer of {CASES:,} cases")
+def long_list(run: Run) -> None:
+    """Measure one long list with each kind of client, each from a new process."""
+    run.say(f"## Memory: one list of {CASES:,} cases")
     rows = []
-    for reader in ("fast", "slow"):
-        with running(OURS, database_url) as service:
-            # Some hundred small requests, after which the process is as large as it idly stays.
-            measure({OURS: service.url(50)}, effort._replace(rounds=1, seconds=1))
-            cost = _ask(service, slow=reader == "slow")
-        rows.append(
-            [
-                reader,
-                amount(cost.peak_bytes / MB, "MB", TARGET_MB),
-                amount(cost.written_bytes, "bytes", 0),
-                ", ".join(sorted(cost.files)) or "none ✓",
-                f"{cost.first_byte_seconds * 1e3:,.0f}",
-                f"{cost.whole_seconds * 1e3:,.0f}",
-                f"{cost.body_bytes / MB:.1f}",
-            ]
-        )
-    columns = ("reader", "peak above idle", "written to disk", "files opened", "first byte, ms", "whole, ms")
-    report.table([*columns, "body, MB"], rows)
+    for client in ("fast", "slow"):
+        with running(run.database, OURS) as services:
+            # After some hundred short requests the process is as large as it stays when idle.
+            load(Target(services[OURS].url(50)), WARM_UP_SECONDS)
+            rows.append([client, *_measure(services[OURS], slow=client == "slow")])
+    header = ["client", "peak above idle", "written to disk", "files opened", "first byte, ms", "whole, ms"]
+    run.table([*header, "body, MB"], rows)
 
 
-def _ask(service: Service, *, slow: bool) -> _Cost:
-    process = Process(service.pid)
-    idle, written, files = process.resident_bytes(), process.written_bytes(), process.open_files()
-    process.forget_peak()
-    connection = _connection(service.port, slow=slow)
-    begin = time.perf_counter()
-    connection.request("GET", path(CASES))
-    response = connection.getresponse()
-    first_byte = response.read(1)
-    first_byte_seconds = time.perf_counter() - begin
-    if slow:
-        _wait_until_settled(process)
-    new_files = process.open_files() - files  # while there is still something to send
-    body = first_byte + (_read_in_pieces(response) if slow else response.read())
-    whole_seconds = time.perf_counter() - begin
-    connection.close()
+def _measure(service: Service, *, slow: bool) -> list[str]:
+    pid = service.pid
+    resident_bytes = _bytes(pid, "status", "VmRSS")
+    written_bytes = _bytes(pid, "io", "write_bytes")
+    files = _open_files(pid)
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets VmHWM, the peak
+    with closing(_connect(service.port, slow=slow)) as connection:
+        begin = time.perf_counter()
+        connection.request("GET", path(CASES))
+        response = connection.getresponse()
+        pieces = [response.read(1)]
+        first_byte_seconds = time.perf_counter() - begin
+        if slow:
+            time.sleep(STALL_SECONDS)
+        files = _open_files(pid) - files  # while the server still has something to send
+        while piece := response.read(READ_BYTES):
+            pieces.append(piece)
+            if slow:
+                time.sleep(READ_PAUSE_SECONDS)
+        seconds = time.perf_counter() - begin
+    body = b"".join(pieces)
     cases = len(json.loads(body)["cases"])
-    if response.status != http.client.OK or cases != CASES:
-        raise BenchmarkError(f"status {response.status} with {cases:,} cases, not {CASES:,}")
-    return _Cost(
-        peak_bytes=process.peak_resident_bytes() - idle,
-        written_bytes=process.written_bytes() - written,
-        files=new_files,
-        first_byte_seconds=first_byte_seconds,
-        whole_seconds=whole_seconds,
-        body_bytes=len(body),
-    )
+    if cases != CASES:
+        raise BenchmarkError(f"{OURS} sent {cases:,} cases with status {response.status}, not {CASES:,}")
+    peak_bytes = _bytes(pid, "status", "VmHWM") - resident_bytes
+    written_bytes = _bytes(pid, "io", "write_bytes") - written_bytes
+    return [
+        figure(peak_bytes / MB, "{:.3g} MB", at_most=TARGET_MB),
+        figure(written_bytes, "{} bytes", at_most=LOG_PAGE_BYTES),
+        ", ".join(sorted(files)) or "none ✓",
+        f"{first_byte_seconds * 1e3:,.0f}",
+        f"{seconds * 1e3:,.0f}",
+        f"{len(body) / MB:.1f}",
+    ]
 
 
-def _connection(port: int, *, slow: bool) -> http.client.HTTPConnection:
+def _connect(port: int, *, slow: bool) -> http.client.HTTPConnection:
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.sock = socket.socket()
     if slow:
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
     connection.sock.connect(("127.0.0.1", port))
     return connection
 
 
-def _wait_until_settled(process: Process) -> None:
-    give_up_at = time.monotonic() + MAX_STALL_SECONDS
-    resident, since = process.resident_bytes(), time.monotonic()
-    while time.monotonic() < min(since + SETTLED_SECONDS, give_up_at):
-        time.sleep(POLL_SECONDS)
-        now = process.resident_bytes()
-        if abs(now - resident) > NOISE_BYTES:
-            resident, since = now, time.monotonic()
+def _bytes(pid: int, file: str, name: str) -> int:
+    """Read one line of a file of proc(5), such as ``VmRSS:  1024 kB``."""
+    lines = Path(f"/proc/{pid}/{file}").read_text(encoding="utf-8").splitlines()
+    (value,) = [line.split()[1:] for line in lines if line.startswith(f"{name}:")]
+    return int(value[0]) * (BYTES_PER_KB if value[1:] == ["kB"] else 1)
 
 
-def _read_in_pieces(response: http.client.HTTPResponse) -> bytes:
-    pieces = []
-    while piece := response.read(PIECE_BYTES):
-        pieces.append(piece)
-        time.sleep(REFETCH_SECONDS)
-    return b"".join(pieces)
+def _open_files(pid: int) -> set[str]:
+    """List the files that a process has open, deleted ones too; without sockets, pipes and devices."""
+    targets = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed in the meantime
+            targets.add(str(descriptor.readlink()))
+    return {target for target in targets if target.startswith("/") and not target.startswith("/dev/")}

@@ -1,74 +1,92 @@
-"""Start-up: from the command to the first answer, and what the imports cost."""
+"""Start-up: from the command to the first response of the service, and to another team's first test."""
 
-import itertools
-import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from statistics import median
 
-from benchmarks.commands import CHECKOUT, OURS
-from benchmarks.effort import Effort
-from benchmarks.report import Report, amount
-from benchmarks.services import running
+from benchmarks.run import Run, figure, output_of
+from benchmarks.servers import OURS, running
 
-TARGET_SECONDS = 0.6
-OWN_PACKAGE = "medmitra_cases"
-MODULE = f"{OWN_PACKAGE}.cli.main"
-DEAREST = 5
+RESPONSE_TARGET_SECONDS = 0.6
+FIRST_TEST_TARGET_SECONDS = 2.0
+NEXT_TEST_TARGET_SECONDS = 0.02
+
+PACKAGE = "medmitra_cases"
+MODULE = f"{PACKAGE}.cli.main"
+SHOWN_PACKAGES = 5
+
+TESTS = 101
+# Each test writes down when it begins, and adds a case, as tests do.
+SUITE = f"""
+import time
+import pytest
+
+@pytest.mark.parametrize("number", range({TESTS}))
+def test_one(medmitra, number):
+    medmitra.add_case(user_id="00000000-0000-4000-8000-000000000000")
+    with open("begun", "a") as begun:
+        print(time.time(), file=begun)
+"""
 
 
-def first_answer(report: Report, effort: Effort, database_url: str) -> None:
-    """Measure how soon ``medmitra-cases serve`` answers.
-
-    Args:
-        report: Takes the tables.
-        effort: How often the command is started.
-        database_url: The database it reads.
-
-    Raises:
-        BenchmarkError: The server does not start.
-    """
-    report.say("## Start-up: `medmitra-cases serve` to its first answer")
-    taken = []
-    for _ in range(1 + effort.starts):
+def first_response(run: Run) -> None:
+    """Measure the time from ``medmitra-cases serve`` to the first response, and the time of the imports."""
+    run.say("## Start-up: `medmitra-cases serve` to its first response")
+    seconds = []
+    for _ in range(1 + run.effort.starts):
         begin = time.perf_counter()
-        with running(OURS, database_url):
-            taken.append(time.perf_counter() - begin)
-    del taken[0]  # it may have had to compile the modules
-    report.table(
-        ["starts", "median", "longest"],
-        [
-            [
-                str(effort.starts),
-                amount(median(taken), "s", TARGET_SECONDS),
-                amount(max(taken), "s", TARGET_SECONDS),
-            ]
-        ],
-    )
-    whole, costs = _import_costs()
-    dearest = sorted(costs.items(), key=lambda item: item[1], reverse=True)[:DEAREST]
-    report.say(
-        f"Importing `{MODULE}` takes {whole:.0f} ms; the dearest packages, with what each imports first:"
-    )
-    report.table(["package", "ms"], [[name, f"{cost:.0f}"] for name, cost in dearest])
+        with running(run.database, OURS):
+            seconds.append(time.perf_counter() - begin)
+    figures = _median_and_longest(seconds, RESPONSE_TARGET_SECONDS)
+    run.table(["starts", "median", "longest"], [[str(run.effort.starts), *figures]])
+    total, packages = _import_milliseconds()
+    slowest = sorted(packages.items(), key=lambda item: item[1], reverse=True)[:SHOWN_PACKAGES]
+    run.say(f"Importing `{MODULE}` takes {total:.0f} ms. The slowest packages, with what they import first:")
+    run.table(["package", "ms"], [[name, f"{milliseconds:.0f}"] for name, milliseconds in slowest])
 
 
-def _import_costs() -> tuple[float, dict[str, float]]:
-    """Ask Python how long the import took, and each other top-level package in it, in ms."""
-    command = [sys.executable, "-X", "importtime", "-c", f"import {MODULE}"]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)  # noqa: S603
-    whole = 0.0
-    costs: dict[str, float] = {}
-    # import time: self [us] | cumulative | imported package, indented by who imported it
-    lines = [line.split("|") for line in done.stderr.splitlines()]
-    # Python itself is up when it has imported site.
-    for _, cumulative, name in itertools.islice(
-        itertools.dropwhile(lambda columns: columns[-1] != " site", lines), 1, None
-    ):
-        cost = int(cumulative) / 1e3
+def first_test(run: Run) -> None:
+    """Measure the time from ``pytest`` to the first test with a case, and from each test to the next."""
+    run.say("## Harness: another team's tests, each with the fixture `medmitra` and a case of its own")
+    first, following = [], []
+    for _ in range(1 + run.effort.starts):
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "test_suite.py").write_text(SUITE, encoding="utf-8")
+            command_at = time.time()
+            output_of(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=Path(folder))
+            begun = [float(line) for line in Path(folder, "begun").read_text(encoding="utf-8").split()]
+        first.append(begun[0] - command_at)
+        following.append((begun[-1] - begun[0]) / (TESTS - 1))
+    figures = [
+        *_median_and_longest(first, FIRST_TEST_TARGET_SECONDS),
+        *_median_and_longest(following, NEXT_TEST_TARGET_SECONDS),
+    ]
+    run.table(
+        ["starts", "first test, median", "longest", "next test, median", "longest"],
+        [[str(run.effort.starts), *figures]],
+    )
+
+
+def _median_and_longest(seconds: list[float], target: float) -> list[str]:
+    counted = seconds[1:]  # at the first start, Python may compile modules
+    return [figure(value, "{:.3g} s", at_most=target) for value in (median(counted), max(counted))]
+
+
+def _import_milliseconds() -> tuple[float, dict[str, float]]:
+    """Measure the import of ``MODULE``, in ms: all of it, and each other top-level package in it."""
+    output = output_of(sys.executable, "-X", "importtime", "-c", f"import {MODULE}")
+    # Lines such as "import time:  self [us] | cumulative | imported package", nested imports indented.
+    _, _, after_startup = output.partition("| site\n")
+    total = 0.0
+    packages: dict[str, float] = {}
+    for line in after_startup.splitlines():
+        _, microseconds, name = line.split("|")
+        milliseconds = int(microseconds) / 1e3
         if not name.startswith("  "):
-            whole += cost
+            total += milliseconds
         package = name.strip().partition(".")[0]
-        if package != OWN_PACKAGE:
-            costs[package] = max(costs.get(package, 0.0), cost)
-    return whole, costs
+        if package != PACKAGE:
+            packages[package] = max(packages.get(package, 0.0), milliseconds)
+    return total, packages

@@ -1,10 +1,10 @@
-"""The limit: the same waitress, and psycopg2 as it comes, with neither Flask nor marshmallow between them.
+"""The limit: the service's own waitress server, and psycopg2 without Flask and marshmallow.
 
-Answers with arrays instead of objects, checks nothing and survives nothing.
+It sends arrays instead of objects, checks no input and handles no errors.
 """
 
 import os
-import threading
+import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -13,46 +13,41 @@ import orjson
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.dao.statements import SELECT_CASES
+from medmitra_cases.database import read_sql
 from medmitra_cases.server.server import Server
-from medmitra_cases.server.sockets import bound_sockets
-from medmitra_cases.settings.settings import Settings
+from medmitra_cases.settings import Settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 SETTINGS = Settings.from_environ(os.environ)
+SELECT_CASES = read_sql("select_cases")
 
-
-class _ThreadState(threading.local):
-    connection: Connection | None = None
-
-
-_thread = _ThreadState()
+_idle: list[Connection] = []
 
 
 def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-    """Answer with all rows of one doctor, as they come.
-
-    Args:
-        environ: WSGI's.
-        start_response: WSGI's.
-
-    Returns:
-        The body.
-    """
-    if _thread.connection is None:
-        _thread.connection = psycopg2.connect(SETTINGS.database_url)
-        _thread.connection.autocommit = True
+    """Send all rows of one doctor, as psycopg2 returns them."""
     (user_id,) = parse_qs(environ["QUERY_STRING"])["user_id"]
-    with _thread.connection.cursor() as cursor:
-        # The service's own query, without the rows' versions: it sends no entity tag.
+    connection = _connection()
+    with connection.cursor() as cursor:
+        # The SELECT of the service, without the rows' versions, because there is no ETag.
         cursor.execute(SELECT_CASES, {"user_id": user_id, "limit": None, "row_version": None})
         body = orjson.dumps(cursor.fetchall())
+    _idle.append(connection)
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
 
 
+def _connection() -> Connection:
+    try:
+        return _idle.pop()
+    except IndexError:
+        connection = psycopg2.connect(SETTINGS.database_url)
+        connection.autocommit = True
+        return connection
+
+
 if __name__ == "__main__":
-    sockets = bound_sockets(SETTINGS.listen, reuse_port=False)
-    Server(application, SETTINGS, sockets, shared=False, route_of=lambda path: path).run(print)
+    listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])), backlog=1024)
+    Server(application, SETTINGS, [listener], shared=False, route_of=lambda path: path).run(print)

@@ -1,4 +1,4 @@
-"""The peer FastAPI + asyncpg: the endpoint as their manuals show it, with a response model."""
+"""The peer FastAPI + asyncpg: the endpoint as the manuals show it, with a response model."""
 
 import os
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ import asyncpg  # type: ignore[import-untyped]  # comes without types
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
-CONNECTIONS = 8  # as many as the service has by default
+CONNECTIONS = 8  # the default of the service, too
 
 SELECT_CASES = """
 SELECT
@@ -56,14 +56,6 @@ app = FastAPI(lifespan=_with_pool)
 
 @app.get("/cases/all_cases", response_model=Cases)
 async def all_cases(request: Request, user_id: UUID) -> Any:
-    """Answer with all cases of one doctor.
-
-    Args:
-        request: The request, for the application's pool.
-        user_id: The doctor's UUID.
-
-    Returns:
-        What FastAPI makes a ``Cases`` of.
-    """
+    """Return all cases of one doctor; FastAPI validates and serializes them as ``Cases``."""
     rows = await request.app.state.pool.fetch(SELECT_CASES, user_id)
     return {"cases": [dict(row) for row in rows]}

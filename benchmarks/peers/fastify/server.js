@@ -1,10 +1,10 @@
-// The peer Fastify + pg: the endpoint as their manuals show it, with a response schema.
+// The peer Fastify + pg: the endpoint as the manuals show it, with a response schema.
 'use strict'
 
 const cluster = require('node:cluster')
 const { Pool, types } = require('pg')
 
-const CONNECTIONS = 8 // as many as the service has by default
+const CONNECTIONS = 8 // the default of the service, too
 const TIMESTAMPTZ = 1184
 const PROCESSES = Number(process.env.PROCESSES)
 
@@ -51,7 +51,7 @@ const schema = {
   }
 }
 
-// JavaScript's Date would drop the microseconds: 2026-03-04 10:30:00.123456+00 stays text.
+// Timestamps such as 2026-03-04 10:30:00.123456+00 stay text, because JavaScript's Date has no microseconds.
 types.setTypeParser(TIMESTAMPTZ, (value) => `${value.slice(0, 10)}T${value.slice(11, -3)}Z`)
 
 function serve () {
