@@ -1,4 +1,4 @@
-"""Pytest imports this before hypothesis's plugin looks for the profile that its command line names."""
+"""Registers a hypothesis profile; pytest imports this before hypothesis reads ``--hypothesis-profile``."""
 
 from hypothesis import settings
 

@@ -1,4 +1,4 @@
-"""A real Postgres for the whole run, with the service's two table layouts, emptied before every test."""
+"""Fixtures: a real Postgres, the two table layouts (emptied before every test), the service and clients."""
 
 import logging
 import signal
@@ -21,37 +21,36 @@ from medmitra_cases.testing.postgres import make_roles, new_database, open_folde
 from tests.support.chromium import chromium
 from tests.support.factories import LAYOUTS, CasesDatabase, execute, settings
 
-# What services in this process audit would else come in between pytest's lines.
+# Without this handler, services in this process print their audit log between pytest's lines.
 logging.getLogger("medmitra_cases.audit").addHandler(logging.NullHandler())
 
-
-# Whatever the server's own is: letters beyond A to Z, in the order of their code points.
+# The same on every server: UTF-8, sorted by code point.
 LOCALE = "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C.UTF-8'"
 
 
 @pytest.fixture(scope="session")
 def server_dsn(medmitra_harness: Harness) -> str:
-    """A superuser's connection string to a server that is ours to fill: that of the harness."""
+    """Return a superuser's connection string to the harness's server, where tests may create databases."""
     return medmitra_harness.database_url
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder for a Postgres of the test's own, which as root runs as another user who must get through."""
+    """Yield an empty folder for a Postgres, which runs as another user if the tests run as root."""
     with open_folder() as path:
         yield path
 
 
 @pytest.fixture
 def empty_database(server_dsn: str) -> Iterator[str]:
-    """The owner's connection string of a database with nothing in it."""
+    """Yield the owner's connection string to an empty database."""
     with new_database(server_dsn, options=LOCALE) as owner_dsn:
         yield owner_dsn
 
 
 @pytest.fixture(scope="session", params=list(LAYOUTS))
 def layout_database(server_dsn: str, request: pytest.FixtureRequest) -> Iterator[CasesDatabase]:
-    """One database per table layout, made by the files an operator runs."""
+    """Yield one database per table layout, created by the SQL files that an operator runs."""
     layout = LAYOUTS[request.param]
     with (
         new_database(server_dsn, options=LOCALE) as owner_dsn,
@@ -59,14 +58,14 @@ def layout_database(server_dsn: str, request: pytest.FixtureRequest) -> Iterator
     ):
         owner.autocommit = True
         layout.create(owner)
-        # A session left in its transaction shows as an error, not as a test that hangs.
+        # If a session was left in a transaction, the next test fails instead of hanging.
         execute(owner, "SET lock_timeout = '20s'")
         yield CasesDatabase(layout, owner, owner_dsn, make_roles(server_dsn, owner, owner_dsn))
 
 
 @pytest.fixture
 def database(layout_database: CasesDatabase) -> CasesDatabase:
-    """The database of the layout, holding only decoys: cases of other doctors."""
+    """Return the layout's database with only decoys in it: cases of other doctors."""
     layout_database.clear()
     layout_database.add_decoys()
     return layout_database
@@ -74,33 +73,33 @@ def database(layout_database: CasesDatabase) -> CasesDatabase:
 
 @pytest.fixture
 def service_database(database: CasesDatabase) -> Iterator[Database]:
-    """The service's connections to that database, logged in as its own role."""
+    """Yield the service's connections to that database, logged in with the service's role."""
     with closing(Database(database.service_dsn, wait_seconds=3)) as connections:
         yield connections
 
 
 @pytest.fixture
 def app(database: CasesDatabase, service_database: Database) -> Flask:
-    """The service on that database."""
+    """Return the service on that database."""
     return create_app(settings(database.service_dsn), database=service_database)
 
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    """A client of the service."""
+    """Return a client of the service."""
     return app.test_client()
 
 
 @pytest.fixture(scope="session")
 def client_without_database() -> FlaskClient:
-    """A service whose database does not exist: whatever asks it gets a 500."""
+    """Return a client of a service that cannot reach its database: requests that need it get a 500."""
     app = create_app(settings("postgresql://127.0.0.1:1/nowhere", MEDMITRA_DATABASE_WAIT_SECONDS="0"))
     return app.test_client()
 
 
 @pytest.fixture
 def original_handlers() -> Iterator[None]:
-    """The handlers of the signals are afterwards what they were before."""
+    """Restore the signal handlers after the test."""
     before = {number: signal.getsignal(number) for number in END_SIGNALS}
     yield
     for number, handler in before.items():
@@ -109,19 +108,19 @@ def original_handlers() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
+    """Yield a headless Chromium."""
     with chromium() as browser:
         yield browser
 
 
 @pytest.fixture(params=["tcp", "unix"])
 def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
-    """A socket that listens, as systemd would make it."""
+    """Yield a listening socket, as systemd would create it."""
     if request.param == "tcp":
-        made = socket.create_server(("127.0.0.1", 0))
+        listener = socket.create_server(("127.0.0.1", 0))
     else:
-        made = socket.socket(socket.AF_UNIX)
-        made.bind(str(tmp_path / "cases.sock"))
-        made.listen()
-    with made:
-        yield made
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "cases.sock"))
+        listener.listen()
+    with listener:
+        yield listener

@@ -15,7 +15,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from tests.support.factories import CasesDatabase, execute
 from tests.support.paths import ROOT
 from tests.support.processes import TIMEOUT_SECONDS, wait_until
-from tests.support.programs import NOBODY, accepts, background, free_port, tool
+from tests.support.programs import AS_NOBODY, accepts_connections, background, free_port, tool
 
 DEPLOY = ROOT / "deploy"
 PASSWORD = "made up for the tests"
@@ -72,8 +72,13 @@ def pgbouncer(folder: Path, clinic: CasesDatabase, changes: Mapping[str, str] | 
             },
         )
     )
-    command = (*NOBODY, tool("pgbouncer"), folder / "pgbouncer.ini")
-    with background(*command, up=lambda: accepts(port), log=folder / "pgbouncer.log", end=signal.SIGINT):
+    command = (*AS_NOBODY, tool("pgbouncer"), folder / "pgbouncer.ini")
+    with background(
+        *command,
+        is_ready=lambda: accepts_connections(port),
+        log=folder / "pgbouncer.log",
+        stop_signal=signal.SIGINT,
+    ):
         yield make_dsn(host="127.0.0.1", port=port, dbname="clinic", user="medmitra_cases", password=PASSWORD)
 
 

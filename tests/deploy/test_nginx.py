@@ -17,7 +17,7 @@ from medmitra_cases.testing.postgres import open_folder
 from tests.deploy.parts import adapted, call, get
 from tests.support.factories import DOCTOR, CasesDatabase, case, in_json
 from tests.support.processes import COMMAND, TIMEOUT_SECONDS, Running, running_on, wait_until
-from tests.support.programs import accepts, background, free_port, tool
+from tests.support.programs import accepts_connections, background, free_port, tool
 
 pytestmark = pytest.mark.deploy
 
@@ -113,7 +113,7 @@ def nginx(folder: Path, service: Path, **changes: str) -> Iterator[Nginx]:
         "-g",
         "daemon off;",
     )
-    with background(*command, up=lambda: accepts(port), log=folder / "start.log"):
+    with background(*command, is_ready=lambda: accepts_connections(port), log=folder / "start.log"):
         yield Nginx(folder, port)
     assert "emerg" not in (folder / "error.log").read_text()
 

@@ -116,7 +116,7 @@ def machine(image: str, pooled: str, key_server: KeyServer) -> Iterator[Machine]
         enter = ("sh", "-c", 'echo $$ >"$0"/cgroup.procs && exec "$@"', group)
         boot = ("unshare", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child")
         with background(
-            *enter, *boot, "sh", "-c", BOOT, "sh", root, log=folder / "boot.log", end=signal.SIGKILL
+            *enter, *boot, "sh", "-c", BOOT, "sh", root, log=folder / "boot.log", stop_signal=signal.SIGKILL
         ) as process:
             machine = Machine(child_of(process.pid))
             wait_until(machine.is_up)

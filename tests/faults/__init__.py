@@ -1,1 +1,1 @@
-"""What becomes of requests while Postgres, the network, nginx or the service itself fails."""
+"""Tests what happens to requests while Postgres, the network, nginx or the service itself fails."""

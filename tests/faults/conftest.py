@@ -1,4 +1,4 @@
-"""One Postgres for all faults."""
+"""One Postgres for all tests of this folder."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ def _postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def postgres(_postgres: Postgres) -> Iterator[Postgres]:
-    """A server with the doctor's cases. A test may leave it stopped."""
+    """Yield a running server with the doctor's cases; if the test stops it, start it again."""
     yield _postgres
-    if not _postgres.runs:
+    if not _postgres.is_running:
         _postgres.start()

@@ -1,10 +1,10 @@
-"""nginx in front of the service, with what of ``deploy/nginx.conf`` has to do with faults."""
+"""Runs nginx in front of the service, with the directives of ``deploy/nginx.conf`` that matter for faults."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.programs import accepts, background, free_port, tool
+from tests.support.programs import accepts_connections, background, free_port, tool
 
 _CONFIGURATION = """
 daemon off;
@@ -43,12 +43,13 @@ http {{
 
 @contextmanager
 def nginx(folder: Path, *ports: int) -> Iterator[int]:
-    """Run it in front of services on these ports; yields its own."""
+    """Run nginx in front of services on these ports; yield nginx's port."""
     port = free_port()
-    # As it is, who once refused a connection is left alone for 10 s, and if all have there is a 502.
-    servers = "".join(f"server 127.0.0.1:{each} max_fails=0;" for each in ports)
+    # With the default max_fails=1, nginx avoids a service for 10 s after one refused connection,
+    # and responds 502 if all services have refused one.
+    servers = "".join(f"server 127.0.0.1:{service_port} max_fails=0;" for service_port in ports)
     configuration = folder / "nginx.conf"
     configuration.write_text(_CONFIGURATION.format(folder=folder, servers=servers, port=port))
     command = (tool("nginx"), "-e", "stderr", "-c", configuration)
-    with background(*command, up=lambda: accepts(port), log=folder / "nginx.log"):
+    with background(*command, is_ready=lambda: accepts_connections(port), log=folder / "nginx.log"):
         yield port

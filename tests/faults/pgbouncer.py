@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode with a single connection to each database, which all clients share."""
+"""Runs PgBouncer in transaction mode; all clients share one connection to each database."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from psycopg2.extensions import parse_dsn
 
-from tests.support.programs import NOBODY, accepts, background, free_port, tool
+from tests.support.programs import AS_NOBODY, accepts_connections, background, free_port, tool
 
 _INI = """
 [databases]
@@ -24,11 +24,11 @@ default_pool_size = 1
 
 @contextmanager
 def pgbouncer(folder: Path, server_dsn: str) -> Iterator[int]:
-    """Run it in front of a server; yields its port. The service's role gets in."""
+    """Run PgBouncer in front of a server; yield its port. Only the service's role may connect."""
     port, server = free_port(), parse_dsn(server_dsn)
     (folder / "users.txt").write_text(f'"medmitra_cases" "{server.get("password", "")}"\n')
     ini = folder / "pgbouncer.ini"
     ini.write_text(_INI.format(folder=folder, port=port, host=server["host"], server_port=server["port"]))
-    command = (*NOBODY, tool("pgbouncer"), ini)
-    with background(*command, up=lambda: accepts(port), log=folder / "pgbouncer.log"):
+    command = (*AS_NOBODY, tool("pgbouncer"), ini)
+    with background(*command, is_ready=lambda: accepts_connections(port), log=folder / "pgbouncer.log"):
         yield port

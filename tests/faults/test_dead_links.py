@@ -1,4 +1,4 @@
-"""The network between the service and Postgres drops everything, silently."""
+"""The network between the service and Postgres drops packets without an error."""
 
 import subprocess
 import time
@@ -11,14 +11,14 @@ from psycopg2.extensions import make_dsn
 from tests.faults.namespaces import Link
 from tests.faults.postgres import Postgres
 from tests.faults.service import (
-    CLOSE_SECONDS,
+    MAX_HANG_SECONDS,
     THREADS,
     TIMED_OUT,
     UNAVAILABLE,
     Resources,
-    at_once,
-    is_fault,
-    resources,
+    is_error,
+    measure_resources,
+    send_at_once,
     serving,
 )
 from tests.support.processes import Running, wait_until
@@ -28,49 +28,50 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.fixture
-def distant(postgres: Postgres) -> Iterator[Link]:
-    """A link at whose other end Postgres listens."""
+def link(postgres: Postgres) -> Iterator[Link]:
+    """Yield a link; Postgres listens in its namespace."""
     tool("ip")
     if subprocess.run(["unshare", "--net", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
-        pytest.skip("only root makes network namespaces, and not in every container")
-    with Link() as made:
+        pytest.skip("network namespaces need root, and not every container allows them")
+    with Link() as link:
         postgres.stop()
         with (postgres.data / "pg_hba.conf").open("a") as rules:
-            rules.write(f"host all all {made.own_address}/128 trust\n")
-        postgres.start(*made.within, listen=made.address)
-        yield made
+            rules.write(f"host all all {link.own_address}/128 trust\n")
+        postgres.start(*link.enter_namespace, listen=link.address)
+        yield link
         postgres.stop()
 
 
-def held(server: Running, postgres: Postgres) -> Resources:
-    """What the service holds; Postgres takes a while to notice which of its clients are gone."""
-    return resources(server, postgres)._replace(sessions=0)
+def measure_without_backends(server: Running, postgres: Postgres) -> Resources:
+    """Measure without the backends, because Postgres detects a lost client late."""
+    return measure_resources(server, postgres)._replace(backends=0)
 
 
 @pytest.fixture
-def server(postgres: Postgres, distant: Link) -> Iterator[Running]:
-    with serving(make_dsn(postgres.service_dsn, host=distant.address)) as server:
+def server(postgres: Postgres, link: Link) -> Iterator[Running]:
+    with serving(make_dsn(postgres.service_dsn, host=link.address)) as server:
         yield server
 
 
-def test_dead_while_nothing_is_asked(postgres: Postgres, distant: Link, server: Running) -> None:
-    before = held(server, postgres)
-    with distant.dead():
-        for answer in at_once(server, 64):
-            assert is_fault(answer, UNAVAILABLE)
-            assert answer.seconds <= CLOSE_SECONDS
-    assert held(server, postgres) == before
+def test_requests_fail_in_time_if_an_idle_link_dies(postgres: Postgres, link: Link, server: Running) -> None:
+    before = measure_without_backends(server, postgres)
+    with link.dead():
+        for answer in send_at_once(server, 64):
+            assert is_error(answer, UNAVAILABLE)
+            assert answer.seconds <= MAX_HANG_SECONDS
+    assert measure_without_backends(server, postgres) == before
 
 
-def test_dead_while_an_answer_is_waited_for(postgres: Postgres, distant: Link, server: Running) -> None:
-    before = held(server, postgres)
-    with ThreadPoolExecutor(1) as pool, postgres.hanging():
-        answers = pool.submit(at_once, server)
-        wait_until(lambda: len(postgres.waiting) == THREADS)
-        acknowledged = time.monotonic() + 0.2  # by TCP; what is not yet would be sent again
-        wait_until(lambda: time.monotonic() > acknowledged)
-        with distant.dead():
+def test_queries_fail_in_time_if_the_link_dies(postgres: Postgres, link: Link, server: Running) -> None:
+    before = measure_without_backends(server, postgres)
+    with ThreadPoolExecutor(1) as pool, postgres.hanging_queries():
+        answers = pool.submit(send_at_once, server)
+        wait_until(lambda: len(postgres.waiting_backends) == THREADS)
+        # After 0.2 s TCP has acknowledged the queries. Otherwise it would send them again.
+        acknowledged_at = time.monotonic() + 0.2
+        wait_until(lambda: time.monotonic() > acknowledged_at)
+        with link.dead():
             for answer in answers.result():
-                assert is_fault(answer, UNAVAILABLE, TIMED_OUT)
-                assert answer.seconds <= CLOSE_SECONDS
-    assert held(server, postgres) == before
+                assert is_error(answer, UNAVAILABLE, TIMED_OUT)
+                assert answer.seconds <= MAX_HANG_SECONDS
+    assert measure_without_backends(server, postgres) == before

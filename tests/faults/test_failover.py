@@ -1,4 +1,4 @@
-"""The first of two Postgres servers dies; the second has a copy that can be read."""
+"""The first of two Postgres servers dies; the second is a standby that allows reads."""
 
 import os
 import subprocess
@@ -9,35 +9,36 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from tests.faults.postgres import KILLED, Postgres
-from tests.faults.service import GIVEN_UP_SECONDS, THREADS, clients, serving
+from tests.faults.service import MAX_DOWN_SECONDS, THREADS, clients, serving
 from tests.support.processes import wait_until
-from tests.support.programs import NOBODY
+from tests.support.programs import AS_NOBODY
 
 pytestmark = pytest.mark.faults
 
 
 @pytest.fixture
 def standby(postgres: Postgres) -> Iterator[Postgres]:
-    """A second server, which follows the first."""
+    """Yield a second server, which replicates the first."""
     standby = Postgres(postgres.programs, postgres.data.parent / "standby", postgres.port + 1)
     owner = postgres.data.stat()
     standby.data.mkdir(mode=0o700)
     os.chown(standby.data, owner.st_uid, owner.st_gid)
-    copy = (*NOBODY, postgres.programs / "pg_basebackup", "-d", postgres.dsn, "-D", standby.data)
-    subprocess.run([*copy, "-R", "--checkpoint=fast", "--no-sync"], check=True, cwd="/")
+    base_backup = (*AS_NOBODY, postgres.programs / "pg_basebackup", "-d", postgres.dsn, "-D", standby.data)
+    subprocess.run([*base_backup, "-R", "--checkpoint=fast", "--no-sync"], check=True, cwd="/")
     standby.start()
     yield standby
     standby.stop()
 
 
-def test_reads_go_on(postgres: Postgres, standby: Postgres) -> None:
-    both = {"host": f"{postgres.sockets},{standby.sockets}", "port": f"{postgres.port},{standby.port}"}
-    with serving(make_dsn(postgres.service_dsn, **both)) as server, clients(server.port) as asking:
-        asking.wait_for(200)
-        assert not standby.sessions
+def test_the_service_reads_from_the_standby(postgres: Postgres, standby: Postgres) -> None:
+    hosts = f"{postgres.socket_folder},{standby.socket_folder}"
+    dsn = make_dsn(postgres.service_dsn, host=hosts, port=f"{postgres.port},{standby.port}")
+    with serving(dsn) as server, clients(server.port) as load:
+        load.wait_for(200)
+        assert not standby.backends
         postgres.stop(KILLED)
-        recovered = time.monotonic() + GIVEN_UP_SECONDS
-        wait_until(lambda: time.monotonic() > recovered)
-        asking.wait_for(500)
-        assert len(standby.sessions) == THREADS
-    assert [answer for answer in asking.failed if answer.ended_at > recovered] == []
+        recovered_at = time.monotonic() + MAX_DOWN_SECONDS
+        wait_until(lambda: time.monotonic() > recovered_at)
+        load.wait_for(500)
+        assert len(standby.backends) == THREADS
+    assert [answer for answer in load.failed if answer.ended_at > recovered_at] == []

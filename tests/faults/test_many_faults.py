@@ -1,31 +1,31 @@
-"""A hundred faults in a row, and nothing of the service is worn out by them."""
+"""The service uses no more resources after a hundred faults than before."""
 
 import itertools
 
 import pytest
 from psycopg2.extensions import make_dsn
 
-from tests.faults.postgres import FAST, IMMEDIATE, KILLED, Postgres, frozen
-from tests.faults.service import at_once, resources, serving
+from tests.faults.postgres import FAST, IMMEDIATE, KILLED, Postgres
+from tests.faults.service import measure_resources, send_at_once, serving
 
 pytestmark = pytest.mark.faults
 
 
-def test_as_many_connections_threads_and_descriptors_as_before(postgres: Postgres) -> None:
-    stops = itertools.cycle([FAST, IMMEDIATE, KILLED])
+def test_a_hundred_faults_leak_no_connection_thread_or_descriptor(postgres: Postgres) -> None:
+    stop_signals = itertools.cycle([FAST, IMMEDIATE, KILLED])
     with serving(make_dsn(postgres.service_dsn, options="-c statement_timeout=400")) as server:
-        before = resources(server, postgres)
+        before = measure_resources(server, postgres)
         for number in range(100):
             if number % 33 == 1:
-                with frozen(postgres.sessions):
-                    assert 500 in {answer.status for answer in at_once(server)}
+                with postgres.frozen_backends():
+                    assert 500 in {answer.status for answer in send_at_once(server)}
             elif number % 11 == 2:
-                with postgres.locked():
-                    assert 500 in {answer.status for answer in at_once(server)}
+                with postgres.locked_table():
+                    assert 500 in {answer.status for answer in send_at_once(server)}
             elif number % 10 == 3:
-                postgres.stop(next(stops))
+                postgres.stop(next(stop_signals))
                 postgres.start()
             else:
-                postgres.terminate()
-            assert {answer.status for answer in at_once(server)} == {200}
-        assert resources(server, postgres) == before
+                postgres.terminate_backends()
+            assert {answer.status for answer in send_at_once(server)} == {200}
+        assert measure_resources(server, postgres) == before

@@ -1,4 +1,4 @@
-"""Many clients, and slow ones, behind nginx."""
+"""nginx protects the service from many clients and from slow clients."""
 
 import socket
 import statistics
@@ -11,29 +11,31 @@ import pytest
 
 from tests.faults.nginx import nginx
 from tests.faults.postgres import Postgres
-from tests.faults.service import ASKED, clients, serving
+from tests.faults.service import TARGET, clients, serving
 
 pytestmark = pytest.mark.faults
 
-# A drip is a client that sends one byte of its header in so many seconds.
-DRIPS, DRIP_SECONDS = 98, 0.2
+# Each slow client sends one byte of its header every 0.2 s.
+SLOW_CLIENTS, BYTE_SECONDS = 98, 0.2
 ROUNDS, REQUESTS = 5, 600
 
 
 @contextmanager
-def drips(port: int) -> Iterator[None]:
-    """Let slow clients send for as long as the block lasts."""
-    header = f"GET {ASKED} HTTP/1.1\r\nHost: x\r\nX-Slow: {'.' * 5_000}".encode()
-    enough = threading.Event()
+def slow_clients(port: int) -> Iterator[None]:
+    """Run slow clients until the block ends."""
+    header = f"GET {TARGET} HTTP/1.1\r\nHost: x\r\nX-Slow: {'.' * 5_000}".encode()
+    stopping = threading.Event()
     with ExitStack() as stack:
-        senders = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(DRIPS)]
+        connections = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(SLOW_CLIENTS)
+        ]
 
         def send() -> None:
             for byte in header:
-                for sender in senders:
-                    sender.send(bytes([byte]))
-                    enough.wait(DRIP_SECONDS / DRIPS)
-                if enough.is_set():
+                for connection in connections:
+                    connection.send(bytes([byte]))
+                    stopping.wait(BYTE_SECONDS / SLOW_CLIENTS)
+                if stopping.is_set():
                     return
 
         thread = threading.Thread(target=send)
@@ -41,34 +43,34 @@ def drips(port: int) -> Iterator[None]:
         try:
             yield
         finally:
-            enough.set()
+            stopping.set()
             thread.join()
 
 
 def p99(port: int) -> float:
-    """How long 99 of 100 requests of eight clients take at most, in seconds; all get their cases."""
-    with clients(port) as asking:
-        asking.wait_for(REQUESTS)
-    assert asking.failed == []
-    return statistics.quantiles([answer.seconds for answer in asking.answers], n=100)[-1]
+    """Return the 99th percentile of eight clients' response times, in seconds; no request may fail."""
+    with clients(port) as load:
+        load.wait_for(REQUESTS)
+    assert load.failed == []
+    return statistics.quantiles([answer.seconds for answer in load.answers], n=100)[-1]
 
 
-def test_more_clients_than_threads(postgres: Postgres, tmp_path: Path) -> None:
+def test_64_clients_get_their_cases_from_four_threads(postgres: Postgres, tmp_path: Path) -> None:
     with (
         serving(postgres.service_dsn, MEDMITRA_THREADS="4") as server,
         nginx(tmp_path, server.port) as port,
-        clients(port, 64) as asking,
+        clients(port, 64) as load,
     ):
-        asking.wait_for(1_000)
-    assert asking.failed == []
+        load.wait_for(1_000)
+    assert load.failed == []
 
 
-def test_slow_clients_are_no_burden_to_others(postgres: Postgres, tmp_path: Path) -> None:
-    without, beside = [], []
+def test_slow_clients_do_not_slow_down_other_clients(postgres: Postgres, tmp_path: Path) -> None:
+    alone, beside_slow_clients = [], []
     with serving(postgres.service_dsn) as server, nginx(tmp_path, server.port) as port:
-        p99(port)  # the first of all are slow for reasons of their own
+        p99(port)  # warm-up: the first requests are slower
         for _ in range(ROUNDS):
-            without.append(p99(port))
-            with drips(port):
-                beside.append(p99(port))
-    assert statistics.median(beside) <= 2 * statistics.median(without)
+            alone.append(p99(port))
+            with slow_clients(port):
+                beside_slow_clients.append(p99(port))
+    assert statistics.median(beside_slow_clients) <= 2 * statistics.median(alone)

@@ -1,4 +1,4 @@
-"""The whole contract, with one connection to Postgres that PgBouncer lends to whoever needs it."""
+"""The whole contract holds behind PgBouncer, with one connection to Postgres for all requests."""
 
 import dataclasses
 import json
@@ -23,29 +23,29 @@ from tests.test_contract import test_times_are_utc_whatever_the_sessions_zone
 
 pytestmark = pytest.mark.faults
 
-del test_times_are_utc_whatever_the_sessions_zone  # sets the zone in a way that PgBouncer refuses
+del test_times_are_utc_whatever_the_sessions_zone  # PgBouncer refuses the option that sets the zone
 
 OTHER = DOCTOR[:-1] + "1"
 
 
 @pytest.fixture(scope="module")
 def port(server_dsn: str) -> Iterator[int]:
-    """PgBouncer's."""
+    """Yield PgBouncer's port."""
     with open_folder() as folder, pgbouncer(folder, server_dsn) as port:
         yield port
 
 
 @pytest.fixture
 def database(database: CasesDatabase, port: int) -> CasesDatabase:
-    """The database, into which the service gets through PgBouncer; its connection is a new one."""
+    """Return the database; the service connects to it through PgBouncer, with a new connection."""
     execute(database.owner, TERMINATE)
     return dataclasses.replace(
         database, service_dsn=make_dsn(database.service_dsn, host="127.0.0.1", port=port)
     )
 
 
-def of_the_session(dsn: str) -> dict[str, str | None]:
-    """All settings that a client finds, and the process that it finds them in."""
+def session_settings(dsn: str) -> dict[str, str | None]:
+    """Return all settings of a new client's session, the doctor's id and the backend's pid."""
     with closing(psycopg2.connect(dsn, application_name="medmitra-cases")) as client:
         client.autocommit = True
         return dict(
@@ -60,28 +60,28 @@ def of_the_session(dsn: str) -> dict[str, str | None]:
 
 def test_no_setting_leaks_to_other_clients(database: CasesDatabase) -> None:
     database.add_many([DOCTOR] * 9 + [OTHER], 3_000)
-    before = of_the_session(database.service_dsn)
+    before = session_settings(database.service_dsn)
     with serving(database.service_dsn) as server, ThreadPoolExecutor(8) as pool:
 
-        def ask(doctor: str) -> tuple[str, int, set[str]]:
+        def get_cases(doctor: str) -> tuple[str, int, set[str]]:
             response, body = server.get(f"/cases/all_cases?user_id={doctor}")
             assert response.status == 200
             cases = json.loads(body)["cases"]
             return doctor, len(cases), {case["user_id"] for case in cases}
 
-        answers = list(pool.map(ask, [DOCTOR, OTHER] * 20))
-    assert answers == [(DOCTOR, 2_700, {DOCTOR}), (OTHER, 300, {OTHER})] * 20
+        results = list(pool.map(get_cases, [DOCTOR, OTHER] * 20))
+    assert results == [(DOCTOR, 2_700, {DOCTOR}), (OTHER, 300, {OTHER})] * 20
     assert before["user_id"] is None
-    assert of_the_session(database.service_dsn) == before
+    assert session_settings(database.service_dsn) == before
 
 
-def test_tags_and_pages(client: FlaskClient, database: CasesDatabase) -> None:
+def test_etags_and_pages_work(client: FlaskClient, database: CasesDatabase) -> None:
     database.add_many([DOCTOR, OTHER], 60)
-    asked = f"/cases/all_cases?user_id={DOCTOR}"
-    for url in (asked, f"{asked}&limit=7&page=2", f"{asked}&min_age=10"):
-        answer = client.get(url)
-        assert answer.get_json()["cases"]
-        known = {"If-None-Match": answer.headers["ETag"]}
-        assert client.get(url, headers=known).status_code == 304
+    target = f"/cases/all_cases?user_id={DOCTOR}"
+    for url in (target, f"{target}&limit=7&page=2", f"{target}&min_age=10"):
+        response = client.get(url)
+        assert response.get_json()["cases"]
+        condition = {"If-None-Match": response.headers["ETag"]}
+        assert client.get(url, headers=condition).status_code == 304
         execute(database.owner, f"UPDATE {database.layout.relation} SET status = 'failed'")
-        assert client.get(url, headers=known).status_code == 200
+        assert client.get(url, headers=condition).status_code == 200

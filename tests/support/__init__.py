@@ -1,1 +1,1 @@
-"""What the tests share: data, processes, browsers, and parts that fail."""
+"""Helpers that the tests share: data, processes, browsers, and servers that fail on demand."""

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven as a person would: it sees pages, and says what they did."""
+"""Runs a headless Chromium, and records the requests and errors of its pages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 from tests.support.programs import tool
 
-# Whatever a page wants of another machine fails, and the browser has nothing to ask of its maker.
+# Requests to other machines fail, and the browser sends no requests of its own (updates, sync).
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -24,12 +24,12 @@ ARGUMENTS = (
 
 @dataclass(frozen=True)
 class Visit:
-    """A page, and what happened on it.
+    """A page, with its requests and errors.
 
     Attributes:
         page: Playwright's page.
-        requests: What it asked for, in order.
-        complaints: What it wrote to the console as errors and warnings, and errors that nobody caught.
+        requests: Its requests, in order.
+        complaints: Errors and warnings on its console, and uncaught errors.
     """
 
     page: Page
@@ -39,7 +39,7 @@ class Visit:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Run the browser for as long as the block lasts; without one the test is skipped."""
+    """Run the browser until the block ends; skip the test if it is not installed."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=tool("chromium"), args=ARGUMENTS)
         try:
@@ -50,9 +50,9 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def visit(browser: Browser, **context: Any) -> Iterator[Visit]:
-    """Open an empty page with a cache and storage of its own; ``context`` is Playwright's ``new_context``."""
-    with browser.new_context(**context) as opened:
-        visit = Visit(opened.new_page())
+    """Open an empty page with a separate cache and storage; ``context`` goes to ``Browser.new_context``."""
+    with browser.new_context(**context) as browser_context:
+        visit = Visit(browser_context.new_page())
         visit.page.on("request", lambda request: visit.requests.append(request))
         visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
         visit.page.on(

@@ -1,4 +1,4 @@
-"""Makes databases, cases and settings for the tests, and says what the contract makes of a case."""
+"""Makes databases, cases and settings for tests, and the JSON of a case as the contract defines it."""
 
 import datetime as dt
 import itertools
@@ -24,7 +24,7 @@ KEYS = (
     *("case_summary", "status", "created_at", "updated_at"),
 )
 
-# The table as the product's own backend makes it, with what such a backend's database also holds.
+# The table as the product's own backend creates it.
 PRODUCT_TABLE = """
     CREATE TABLE public.cases (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -44,27 +44,27 @@ _serial = itertools.count(1)
 
 
 def execute(connection: Connection, statement: Any, values: Any = None) -> list[tuple[Any, ...]]:
-    """Run a statement and return its rows, if it has any."""
+    """Run a statement, and return its rows or an empty list."""
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return cursor.fetchall() if cursor.description else []
 
 
 def settings(database_url: str, **variables: str) -> Settings:
-    """Settings as an environment would give them."""
+    """Return the settings that these environment variables give."""
     return Settings.from_environ({"DATABASE_URL": database_url, **variables})
 
 
 @contextmanager
 def client_on(database_url: str, **variables: str) -> Iterator[FlaskClient]:
-    """A client of the service on that database, with these settings."""
-    chosen = settings(database_url, **variables)
-    with closing(Database(chosen.database_url, wait_seconds=chosen.database_wait_seconds)) as database:
-        yield create_app(chosen, database=database).test_client()
+    """Yield a client of the service on that database, with these settings."""
+    config = settings(database_url, **variables)
+    with closing(Database(config.database_url, wait_seconds=config.database_wait_seconds)) as database:
+        yield create_app(config, database=database).test_client()
 
 
 def case(**values: Any) -> dict[str, Any]:
-    """The columns of one case of ``DOCTOR``, unlike any other's unless values are given."""
+    """Return the columns of a case of ``DOCTOR``; columns that are not given differ from case to case."""
     serial = next(_serial)
     moment = dt.datetime(2026, 1, 1, tzinfo=UTC) + dt.timedelta(minutes=serial)
     return {
@@ -82,11 +82,11 @@ def case(**values: Any) -> dict[str, Any]:
 
 
 def in_json(columns: dict[str, Any]) -> dict[str, Any]:
-    """The case that the contract makes of these columns."""
-    return {key: _in_json(columns[key]) for key in KEYS}
+    """Return these columns in the JSON form of the contract."""
+    return {key: _json_value(columns[key]) for key in KEYS}
 
 
-def _in_json(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, dt.datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return value
@@ -94,16 +94,23 @@ def _in_json(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Layout:
-    """A way to keep cases: the relation that writers fill, its owner column, the files that serve it."""
+    """A table layout.
+
+    Attributes:
+        relation: The table that tests insert into.
+        owner_column: The name of its column with the doctor's id.
+        setup_sql: A statement that runs before the files, or an empty string.
+        files: The names of the SQL files that an operator runs, in order.
+    """
 
     relation: str
     owner_column: str
-    before: str
+    setup_sql: str
     files: tuple[str, ...]
 
     def create(self, owner: Connection) -> None:
-        if self.before:
-            execute(owner, self.before)
+        if self.setup_sql:
+            execute(owner, self.setup_sql)
         for name in self.files:
             execute(owner, read_sql(name))
 
@@ -118,7 +125,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class CasesDatabase:
-    """A database that the service can serve, and its owner's autocommit connection to fill it."""
+    """A database for the service, with the owner's autocommit connection and two connection strings."""
 
     layout: Layout
     owner: Connection
@@ -140,12 +147,12 @@ class CasesDatabase:
             execute(self.owner, statement, list(columns.values()))
 
     def add_decoys(self) -> None:
-        """Insert a case of each of a few other doctors, ids next to ``DOCTOR``'s among them."""
-        for other in (DOCTOR[:-1] + "7", DOCTOR[:-1] + "9", str(uuid.uuid4())):
-            self.add(case(user_id=other, patient_name="Somebody Else's Patient"))
+        """Insert a case for each of three other doctors; two ids differ from ``DOCTOR`` in the last digit."""
+        for user_id in (DOCTOR[:-1] + "7", DOCTOR[:-1] + "9", str(uuid.uuid4())):
+            self.add(case(user_id=user_id, patient_name="Somebody Else's Patient"))
 
     def add_many(self, user_ids: Sequence[str], count: int) -> None:
-        """Insert many cases fast, the doctors taking turns."""
+        """Insert many cases with one statement, shared out evenly among the doctors."""
         execute(
             self.owner,
             f"""
@@ -161,21 +168,21 @@ class CasesDatabase:
 
     @contextmanager
     def locked(self) -> Iterator[Connection]:
-        """Let every query for cases wait until the block, or the transaction of this connection, ends."""
+        """Lock the table, so that every query waits until the block or this connection's transaction ends."""
         with closing(psycopg2.connect(self.owner_dsn)) as writer:
             execute(writer, f"LOCK TABLE {self.layout.relation} IN ACCESS EXCLUSIVE MODE")
             yield writer
 
     @property
     def waiting(self) -> list[int]:
-        """The backends whose query waits for a lock."""
-        waiting = "wait_event_type = 'Lock' AND datname = current_database()"
-        return [pid for (pid,) in execute(self.owner, f"SELECT pid FROM pg_stat_activity WHERE {waiting}")]
+        """Return the pids of the backends whose query waits for a lock."""
+        condition = "wait_event_type = 'Lock' AND datname = current_database()"
+        return [pid for (pid,) in execute(self.owner, f"SELECT pid FROM pg_stat_activity WHERE {condition}")]
 
 
 @contextmanager
 def without_table(owner_dsn: str) -> Iterator[None]:
-    """Let every query for cases fail until the block ends."""
+    """Rename the table until the block ends, so that every query for cases fails."""
     with closing(psycopg2.connect(owner_dsn)) as owner:
         owner.autocommit = True
         execute(owner, "ALTER TABLE medmitra.cases RENAME TO hidden")

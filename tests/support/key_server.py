@@ -1,4 +1,4 @@
-"""A real key server, which answers, fails, falls silent or is gone as a test tells it to."""
+"""A real key server that a test can make respond, fail, hang or refuse connections."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ from tests.support.processes import TIMEOUT_SECONDS
 
 
 class Answer(NamedTuple):
-    """What it answers."""
+    """The server's response to every request."""
 
     status: int
     body: bytes
@@ -21,70 +21,76 @@ class Answer(NamedTuple):
 
 
 class KeyServer:
-    """Listens on a free port; publishes an empty set of keys until told otherwise."""
+    """Listens on a free port, and publishes an empty key set until a test changes ``answer``.
+
+    Attributes:
+        url: The URL of the key set.
+        answer: The response to every request.
+        fetches: The number of requests so far.
+    """
 
     def __init__(self) -> None:
         self.answer = Answer(200, b'{"keys": []}')
         self.fetches = 0
         self._changed = threading.Condition()
-        self._held = False
-        # Keeps the port while nobody listens there; not listening itself, it is in nobody's way.
-        self._place = socket.socket()
-        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._place.bind(("127.0.0.1", 0))
-        self._port = self._place.getsockname()[1]
+        self._is_holding = False
+        # Reserves the port while the server is down. It does not listen, so it accepts no connections.
+        self._reservation = socket.socket()
+        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reservation.bind(("127.0.0.1", 0))
+        self._port = self._reservation.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}/keys"
-        self._listen()
+        self._start()
 
-    def _listen(self) -> None:
+    def _start(self) -> None:
         self._server = _Server(self._port, self)
         threading.Thread(target=self._server.serve_forever, args=[0.01], daemon=True).start()
 
-    def _refuse(self) -> None:
+    def _stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
 
     def publish(self, *keys: dict[str, Any]) -> None:
-        """Answer with these keys."""
+        """Respond with these keys from now on."""
         self.answer = Answer(200, json.dumps({"keys": keys}).encode())
 
     @contextmanager
     def gone(self) -> Iterator[None]:
-        """Refuse connections in this block."""
-        self._refuse()
+        """Refuse connections until the block ends."""
+        self._stop()
         try:
             yield
         finally:
-            self._listen()
+            self._start()
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """Accept connections in this block, but answer only when it ends."""
+        """Accept connections, but send no response until the block ends."""
         with self._changed:
-            self._held = True
+            self._is_holding = True
         try:
             yield
         finally:
             with self._changed:
-                self._held = False
+                self._is_holding = False
                 self._changed.notify_all()
 
     def wait_for_fetches(self, count: int) -> None:
-        """Wait until it has been asked so often."""
+        """Wait until the server has received this many requests."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.fetches >= count, TIMEOUT_SECONDS)
 
     def close(self) -> None:
-        """Stop, and give the port back."""
-        self._refuse()
-        self._place.close()
+        """Stop, and release the port."""
+        self._stop()
+        self._reservation.close()
 
     def respond(self, handler: BaseHTTPRequestHandler) -> None:
-        """Answer one request; called in a thread of its own."""
+        """Respond to one request; each call runs in a separate thread."""
         with self._changed:
             self.fetches += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._held)
+            self._changed.wait_for(lambda: not self._is_holding)
         handler.send_response(self.answer.status)
         if self.answer.location:
             handler.send_header("Location", self.answer.location)
@@ -96,8 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: "_Server"
 
     def do_GET(self) -> None:
-        with suppress(ConnectionError):  # who gave up waiting
-            self.server.owner.respond(self)
+        with suppress(ConnectionError):  # the client has stopped waiting
+            self.server.key_server.respond(self)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -108,6 +114,6 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, owner: KeyServer) -> None:
-        self.owner = owner
+    def __init__(self, port: int, key_server: KeyServer) -> None:
+        self.key_server = key_server
         super().__init__(("127.0.0.1", port), _Handler)

@@ -1,11 +1,11 @@
-"""Takes the links of a page apart."""
+"""Parses the ``Link`` header of a page."""
 
 import re
 from urllib.parse import parse_qsl
 
 from werkzeug.test import TestResponse
 
-# The web client's names.
+# The names that the web client uses for these parameters.
 ALIASES = {
     "min_age": "minAge",
     "max_age": "maxAge",
@@ -17,9 +17,9 @@ ALIASES = {
 
 
 def links(response: TestResponse) -> dict[str, dict[str, str]]:
-    """The parameters of each link's target, by the link's relation."""
+    """Return the query parameters of each link's target, by the link's relation."""
     header = response.headers["Link"]
-    written = [re.fullmatch(r'<\?([^<>" ]+)>; rel="(\w+)"', link) for link in header.split(", ")]
-    found = {link[2]: dict(parse_qsl(link[1], True, True)) for link in written if link}
-    assert len(found) == len(written), header
-    return found
+    matches = [re.fullmatch(r'<\?([^<>" ]+)>; rel="(\w+)"', link) for link in header.split(", ")]
+    targets = {match[2]: dict(parse_qsl(match[1], True, True)) for match in matches if match}
+    assert len(targets) == len(matches), header
+    return targets

@@ -1,4 +1,4 @@
-"""Clients that ask all the time, and what became of each of their requests."""
+"""Clients that send requests without pause, and the result of each request."""
 
 import http.client
 import threading
@@ -9,15 +9,18 @@ from typing import NamedTuple
 
 from tests.support.processes import TIMEOUT_SECONDS
 
-# Makes a connection of its own for each client.
+# Returns a new connection for one client.
 Connect = Callable[[], http.client.HTTPConnection]
 
 
 class Answer(NamedTuple):
-    """What became of one request.
+    """The result of one request.
 
-    When it ended and how long it took, in seconds; its status, 0 without a whole answer; unless that is 200,
-    its body, or the error.
+    Attributes:
+        ended_at: When it ended, by the monotonic clock.
+        seconds: How long it took.
+        status: The HTTP status, or 0 if there was no complete response.
+        body: The body, or the error if there was no complete response. ``Load`` drops the body of a 200.
     """
 
     ended_at: float
@@ -27,69 +30,69 @@ class Answer(NamedTuple):
 
 
 class Load:
-    """Some clients, each with one request at a time and one connection for as long as that is kept."""
+    """Some clients; each sends one request at a time, and reconnects when its connection is closed."""
 
     def __init__(self, connect: Connect, target: str, clients: int) -> None:
         self.answers: list[Answer] = []
         self._connect = connect
         self._target = target
-        self._enough = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._send_requests, daemon=True) for _ in range(clients)]
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start the clients."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Ask no more, and wait for the last answers."""
-        self._enough.set()
+        """Stop the clients, and wait for their last responses."""
+        self._stopping.set()
         for thread in self._threads:
             thread.join(2 * TIMEOUT_SECONDS)
 
     @property
     def failed(self) -> list[Answer]:
-        """The requests that did not get their cases."""
+        """Return the results of the requests that did not get a 200."""
         return [answer for answer in self.answers if answer.status != 200]
 
     @property
     def slowest(self) -> float:
-        """How long the slowest took, in seconds."""
+        """Return the duration of the slowest request, in seconds."""
         return max(answer.seconds for answer in self.answers)
 
     def wait_for(self, count: int) -> None:
-        """Wait for so many more answers."""
-        enough = len(self.answers) + count
-        give_up_at = time.monotonic() + 2 * TIMEOUT_SECONDS
-        while len(self.answers) < enough:
-            assert time.monotonic() < give_up_at
-            self._enough.wait(0.01)
+        """Wait until this many more requests have ended."""
+        target_count = len(self.answers) + count
+        deadline = time.monotonic() + 2 * TIMEOUT_SECONDS
+        while len(self.answers) < target_count:
+            assert time.monotonic() < deadline
+            self._stopping.wait(0.01)
 
-    def _ask(self) -> None:
+    def _send_requests(self) -> None:
         connection = self._connect()
-        while not self._enough.is_set():
-            begun = time.monotonic()
+        while not self._stopping.is_set():
+            started = time.monotonic()
             status, body = 0, b""
             try:
                 connection.request("GET", self._target)
                 response = connection.getresponse()
                 received = response.read()
                 status = response.status
-                body = b"" if status == 200 else received  # thousands of lists would be much to keep
+                body = b"" if status == 200 else received  # thousands of lists would fill the memory
             except (OSError, http.client.HTTPException) as error:
                 body = repr(error).encode()
                 connection.close()
             ended = time.monotonic()
-            self.answers.append(Answer(ended, ended - begun, status, body))
+            self.answers.append(Answer(ended, ended - started, status, body))
         connection.close()
 
 
 @contextmanager
 def load(connect: Connect, target: str, clients: int = 8) -> Iterator[Load]:
-    """Let clients ask for as long as the block lasts."""
-    clients_at_work = Load(connect, target, clients)
-    clients_at_work.start()
+    """Run clients until the block ends."""
+    running_load = Load(connect, target, clients)
+    running_load.start()
     try:
-        yield clients_at_work
+        yield running_load
     finally:
-        clients_at_work.stop()
+        running_load.stop()

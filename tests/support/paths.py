@@ -1,4 +1,4 @@
-"""Where things are in the checkout."""
+"""Paths in the checkout."""
 
 from pathlib import Path
 
@@ -7,6 +7,6 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 
 SUPPORT = Path(__file__).parent
-# The contract's own example, copied from where it was published.
+# A copy of the contract's example, as it was published.
 PUBLISHED = SUPPORT / "published" / "example-response.json"
 TYPESCRIPT = SUPPORT / "typescript"

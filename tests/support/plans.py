@@ -1,4 +1,4 @@
-"""Asks Postgres how it runs the statement for everything but the plain list, and takes the answer apart."""
+"""Reads the query plan of the statement that fetches filtered, sorted and paged lists."""
 
 import json
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from tests.support.factories import DOCTOR, CasesDatabase, execute
 
 
 class Plan(NamedTuple):
-    """A plan that was followed, once.
+    """The plan of a statement that Postgres has executed once.
 
     Attributes:
-        page: The nodes that give the cases.
-        beside: The nodes that give what goes with them: the cursor case, and the page info.
+        page: The nodes that produce the cases.
+        beside: The nodes that produce the cursor case and the page info.
     """
 
     page: list[dict[str, Any]]
@@ -25,18 +25,19 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, database: CasesDatabase, query: CaseQuery) -> "Plan":
-        """Run a query as the service would."""
+        """Run a query as the service does, and return its plan."""
         bound = BoundQuery(query, DOCTOR, row_versions=True).parameters()
         with closing(psycopg2.connect(database.service_dsn)) as service:
             explain = "EXPLAIN (ANALYZE, BUFFERS OFF, COSTS OFF, TIMING OFF, FORMAT JSON)"
             statement = f"{SET_USER_ID};\n{explain} {SELECT_MATCHING_CASES}"
-            (((whole,),),) = execute(service, statement, bound)
-        every, page = list(_nodes(whole["Plan"], beside=True)), list(_nodes(whole["Plan"], beside=False))
-        return cls(page, [node for node in every if node not in page])
+            (((explained,),),) = execute(service, statement, bound)
+        root = explained["Plan"]
+        page = list(_nodes(root, init_plans=False))
+        return cls(page, [node for node in _nodes(root, init_plans=True) if node not in page])
 
     @property
     def rows_read(self) -> int:
-        """How many rows of the table were looked at, whatever became of them."""
+        """Return how many rows of the table were read, including the rows that a filter removed."""
         scans = [node for node in (*self.page, *self.beside) if "Relation Name" in node]
         return sum(
             int(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)))
@@ -44,12 +45,12 @@ class Plan(NamedTuple):
         )
 
     def __str__(self) -> str:
-        """Write it as Postgres does, but without the nodes' children, which are nodes themselves."""
+        """Return the nodes as JSON; their children are left out, because they are in the list themselves."""
         return json.dumps([{**node, "Plans": None} for node in (*self.page, *self.beside)], indent=1)
 
 
-def _nodes(plan: dict[str, Any], *, beside: bool) -> Iterator[dict[str, Any]]:
+def _nodes(plan: dict[str, Any], *, init_plans: bool) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", ()):
-        if beside or child["Parent Relationship"] != "InitPlan":
-            yield from _nodes(child, beside=beside)
+        if init_plans or child["Parent Relationship"] != "InitPlan":
+            yield from _nodes(child, init_plans=init_plans)

@@ -1,4 +1,4 @@
-"""Programs that are not Python's, such as nginx, run beside the service."""
+"""Runs other programs, such as nginx, in front of or behind the service."""
 
 import os
 import shutil
@@ -13,12 +13,14 @@ import pytest
 
 from tests.support.processes import TIMEOUT_SECONDS, wait_until
 
-# In front of a command: Postgres and PgBouncer refuse to run as root.
-NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--") if os.geteuid() == 0 else ()
+# The start of a command that runs as nobody, because Postgres and PgBouncer refuse to run as root.
+AS_NOBODY = (
+    ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--") if os.geteuid() == 0 else ()
+)
 
 
 def tool(name: str) -> str:
-    """The path of a program; without it the test is skipped."""
+    """Return the path of a program; skip the test if it is not installed."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is not installed; as root, make installs it")
@@ -31,7 +33,7 @@ def free_port() -> int:
         return port
 
 
-def accepts(port: int) -> bool:
+def accepts_connections(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS):
         return True
     return False
@@ -39,18 +41,21 @@ def accepts(port: int) -> bool:
 
 @contextmanager
 def background(
-    *command: str | Path, log: Path, up: Callable[[], object] = lambda: True, end: int = signal.SIGTERM
+    *command: str | Path,
+    log: Path,
+    is_ready: Callable[[], object] = lambda: True,
+    stop_signal: int = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server, from when it is up until the end of the block."""
+    """Start a server, wait until it is ready, and run it until the block ends."""
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
 
-        def is_up() -> object:
+        def is_running_and_ready() -> object:
             assert process.poll() is None, log.read_text()
-            return up()
+            return is_ready()
 
         try:
-            wait_until(is_up)
+            wait_until(is_running_and_ready)
             yield process
         finally:
-            process.send_signal(end)
+            process.send_signal(stop_signal)
             process.wait(TIMEOUT_SECONDS)

@@ -1,4 +1,4 @@
-"""A server in front of Postgres that can fall silent, as a frozen one or a dead link does."""
+"""A TCP proxy in front of Postgres that can stop forwarding, like a frozen server or a dead link."""
 
 import select
 import socket
@@ -10,19 +10,19 @@ from tests.support.processes import TIMEOUT_SECONDS
 
 
 class Proxy:
-    """Listens on a TCP port, and forwards what comes to the real server and back, while it is told to.
+    """Listens on a TCP port, and forwards bytes to Postgres and back while ``forwards`` is set.
 
     Attributes:
-        dsn: The connection string through it.
-        forwards: Whether it does; connections are accepted in any case.
-        accepted: How many it has accepted.
-        threads: Its threads.
+        dsn: The connection string of the database through the proxy.
+        forwards: Set while the proxy forwards. It accepts connections in any case.
+        accepted: The number of connections that it has accepted.
+        threads: The threads of the proxy.
     """
 
     def __init__(self, dsn: str) -> None:
         self._upstream = parse_dsn(dsn)
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.dsn = make_dsn(dsn, host="127.0.0.1", port=self._listening.getsockname()[1])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.dsn = make_dsn(dsn, host="127.0.0.1", port=self._listener.getsockname()[1])
         self.forwards = threading.Event()
         self.forwards.set()
         self.accepted = 0
@@ -32,23 +32,23 @@ class Proxy:
             thread.start()
 
     def hang_up(self) -> None:
-        """End the connections that there are."""
+        """Shut down the open connections."""
         for connection in list(self._open):
             connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """End."""
-        self._listening.shutdown(socket.SHUT_RDWR)
+        """Shut down all connections and stop."""
+        self._listener.shutdown(socket.SHUT_RDWR)
         self.hang_up()
         self.forwards.set()
         for thread in self.threads:
             thread.join()
-        self._listening.close()
+        self._listener.close()
 
     def _accept(self) -> None:
         while True:
             try:
-                client, _ = self._listening.accept()
+                client, _ = self._listener.accept()
             except OSError:
                 return
             self.accepted += 1
@@ -60,15 +60,15 @@ class Proxy:
     def _serve(self, client: socket.socket) -> None:
         self.forwards.wait(TIMEOUT_SECONDS)
         with client, self._connect() as server:
-            other = {client: server, server: client}
+            peers = {client: server, server: client}
             try:
                 while True:
-                    for readable in select.select(other, [], [])[0]:
-                        patient = self.forwards.wait(TIMEOUT_SECONDS)
+                    for readable in select.select(peers, [], [])[0]:
+                        forwards = self.forwards.wait(TIMEOUT_SECONDS)
                         received = readable.recv(65_536)
-                        if not (patient and received):
+                        if not (forwards and received):
                             return
-                        other[readable].sendall(received)
+                        peers[readable].sendall(received)
             except OSError:
                 return
             finally:

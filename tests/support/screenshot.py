@@ -1,15 +1,15 @@
-"""Takes the picture of ``/docs`` for docs/api.md: ``make screenshot``."""
+"""Takes the screenshot of ``/docs`` for docs/api.md: ``make screenshot``."""
 
 from medmitra_cases import contract
 from medmitra_cases.testing import harness
 from tests.support.chromium import chromium, visit
 from tests.support.paths import DOCS
 
-PICTURE = DOCS / "docs-page.png"
+SCREENSHOT = DOCS / "docs-page.png"
 
 
-def take_picture() -> None:
-    """Open the page beside the published cases, ask for them, and keep what a person then sees."""
+def take_screenshot() -> None:
+    """Open the page, execute its request for the published cases, and save a screenshot of the response."""
     with harness() as medmitra, chromium() as browser:
         for case in contract.EXAMPLE["cases"]:
             medmitra.add_case(**case)
@@ -17,8 +17,8 @@ def take_picture() -> None:
             visited.page.goto(medmitra.url("/docs"))
             visited.page.get_by_role("button", name="Execute").click()
             visited.page.get_by_text("Response headers").wait_for()
-            visited.page.screenshot(path=PICTURE, animations="disabled")
+            visited.page.screenshot(path=SCREENSHOT, animations="disabled")
 
 
 if __name__ == "__main__":
-    take_picture()
+    take_screenshot()

@@ -1,4 +1,4 @@
-"""Runs the real command on a terminal of its own."""
+"""Runs the real command on a pseudo-terminal."""
 
 import os
 import pty
@@ -8,23 +8,23 @@ from tests.support.processes import COMMAND, environment
 
 
 def run_on_terminal(*arguments: str, **variables: str) -> tuple[int, str]:
-    """Run the command to its end; returns its exit status and all that the terminal was sent."""
-    ours, theirs = pty.openpty()
+    """Run the command until it ends; return its exit status and everything that it wrote to the terminal."""
+    controller, terminal = pty.openpty()
     with (
-        os.fdopen(ours, "rb", buffering=0) as terminal,
+        os.fdopen(controller, "rb", buffering=0) as output,
         subprocess.Popen(
             [COMMAND, *arguments],
             env=environment(**{"TERM": "xterm", "NO_COLOR": "", **variables}),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
         ) as process,
     ):
-        os.close(theirs)
-        shown = b""
+        os.close(terminal)
+        written = b""
         try:
-            while received := terminal.read(65_536):
-                shown += received
-        except OSError:  # so says Linux that nobody has the other end any more
+            while received := output.read(65_536):
+                written += received
+        except OSError:  # Linux reports EIO when the command has closed the terminal
             pass
-        return process.wait(), shown.decode()
+        return process.wait(), written.decode()

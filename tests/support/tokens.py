@@ -1,4 +1,4 @@
-"""Issues bearer tokens, good ones and others, and says what the service makes of them."""
+"""Makes valid and invalid bearer tokens, and checks the service's responses to them."""
 
 import base64
 import json
@@ -35,18 +35,18 @@ NOT_A_UUID = "the token's subject (sub) is not a UUID"
 HOUR = 3_600
 DAY = 24 * HOUR
 
-ABSENT = object()  # as the value of a claim or of a field of the header
+ABSENT = object()  # as a value: leaves the claim or header field out
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """The claims of a token for ``DOCTOR`` that holds, but for the changes."""
+    """Return the claims of a valid token for ``DOCTOR``, with these changes."""
     now = int(time.time())
-    good = {"sub": DOCTOR, "aud": "authenticated", "iss": ISSUER, "iat": now, "exp": now + HOUR}
-    return _without_absent({**good, **changes})
+    valid = {"sub": DOCTOR, "aud": "authenticated", "iss": ISSUER, "iat": now, "exp": now + HOUR}
+    return _without_absent({**valid, **changes})
 
 
 def header(**changes: Any) -> dict[str, Any]:
-    """A token's header, but for the changes."""
+    """Return the header of a valid token, with these changes."""
     return _without_absent({"alg": "HS256", "typ": "JWT", **changes})
 
 
@@ -55,31 +55,31 @@ def _without_absent(members: dict[str, Any]) -> dict[str, Any]:
 
 
 def segment(content: Any) -> str:
-    """A segment of a token: bytes as they are, all else as JSON."""
+    """Return a segment of a token: the base64url form of the bytes, or of the content's JSON."""
     octets = content if isinstance(content, bytes) else json.dumps(content).encode()
     return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
 
 
-def signed(first: Any, second: Any, key: Any = SECRET_BYTES, algorithm: str = "HS256") -> str:
-    """A token of any header and any payload; what PyJWT would not sign, whoever has the key still can."""
-    signing_input = f"{segment(first)}.{segment(second)}"
+def signed(head: Any, payload: Any, key: Any = SECRET_BYTES, algorithm: str = "HS256") -> str:
+    """Return a signed token with any header and payload, including those that PyJWT refuses to sign."""
+    signing_input = f"{segment(head)}.{segment(payload)}"
     signature = jwt.get_algorithm_by_name(algorithm).sign(signing_input.encode(), key)
     return f"{signing_input}.{segment(signature)}"
 
 
 def issued(**changes: Any) -> str:
-    """A token signed with ``SECRET`` that holds, but for these changes of its claims."""
+    """Return a valid token, signed with ``SECRET``, with these changes to its claims."""
     return signed(header(), claims(**changes))
 
 
 def issued_by_key(key: Any, kid: Any, *, alg: str | None = None, **changes: Any) -> str:
-    """A token signed with a private key that holds, but for these changes of its claims."""
+    """Return a valid token, signed with a private key, with these changes to its claims."""
     alg = alg or ("RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256")
     return signed(header(alg=alg, kid=kid), claims(**changes), key, alg)
 
 
 def jwk(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, kid: Any, **members: Any) -> dict[str, Any]:
-    """The public half of a key as its issuer publishes it."""
+    """Return the public key of a private key as its issuer publishes it."""
     if isinstance(key, rsa.RSAPrivateKey):
         public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
     else:
@@ -88,17 +88,17 @@ def jwk(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, kid: Any, **members
 
 
 def bearer(token: str) -> dict[str, str]:
-    """The header fields of a request with this token."""
+    """Return the header fields of a request with this token."""
     return {"Authorization": f"Bearer {token}"}
 
 
 def ask(client: FlaskClient, token: str, target: str = ASKED) -> TestResponse:
-    """Ask for cases, ``DOCTOR``'s unless said otherwise."""
+    """Request the cases of ``DOCTOR``, or another target, with this token."""
     return client.get(target, headers=bearer(token))
 
 
 def detail(response: TestResponse) -> str:
-    """The detail of an error; asserts the shape that all errors share."""
+    """Return the detail of an error; assert that the response has the form of all errors."""
     assert response.content_type == "application/json"
     body: dict[str, str] = response.get_json()
     assert list(body) == ["detail"]
@@ -106,6 +106,6 @@ def detail(response: TestResponse) -> str:
 
 
 def assert_refused(response: TestResponse, reason: str) -> None:
-    """Assert that the token was found not to hold, for this reason."""
+    """Assert that the service rejected the token for this reason."""
     assert (response.status_code, detail(response)) == (401, reason)
     assert response.headers.getlist("WWW-Authenticate") == [INVALID]
