@@ -1,4 +1,4 @@
-"""What the parts of a deployment stand on: a Postgres that asks for a password, PgBouncer, an image."""
+"""Fixtures: a Postgres that requires a password, PgBouncer in front of it, the container image."""
 
 import os
 from collections.abc import Iterator
@@ -11,31 +11,31 @@ from psycopg2.extensions import make_dsn
 
 from medmitra_cases.embedded.postgres import embedded_postgres
 from medmitra_cases.testing.postgres import open_folder
-from tests.deploy import images
-from tests.deploy.parts import PASSWORD, as_root, pgbouncer
+from tests.deploy.images import build_image
+from tests.deploy.parts import PASSWORD, pgbouncer, require_root
 from tests.support.factories import LAYOUTS, CasesDatabase, execute
 from tests.support.processes import wait_until
 from tests.support.programs import tool
 
 
 @pytest.fixture(scope="session")
-def clinic() -> Iterator[CasesDatabase]:
-    """A database with no case in it, into which the service's role gets by its password only."""
+def password_database() -> Iterator[CasesDatabase]:
+    """Yield an empty database; the service's role must log in with its password."""
     with open_folder() as folder, embedded_postgres(folder) as dsn, closing(psycopg2.connect(dsn)) as owner:
         owner.autocommit = True
         layout = LAYOUTS["own_table"]
         layout.create(owner)
         execute(owner, "ALTER ROLE medmitra_cases PASSWORD %s", [PASSWORD])
-        ((path,),) = execute(owner, "SHOW hba_file")
-        rules = Path(path)
-        rules.write_text("local all medmitra_cases scram-sha-256\n" + rules.read_text())
+        ((hba_file,),) = execute(owner, "SHOW hba_file")
+        rules = Path(hba_file).read_text()
+        Path(hba_file).write_text("local all medmitra_cases scram-sha-256\n" + rules)
         execute(owner, "SELECT pg_reload_conf()")
-        wait_until(lambda: _is_refused(make_dsn(dsn, user="medmitra_cases")))
+        wait_until(lambda: _refuses_login(make_dsn(dsn, user="medmitra_cases")))
         service_dsn = make_dsn(dsn, user="medmitra_cases", password=PASSWORD)
         yield CasesDatabase(layout, owner, dsn, service_dsn)
 
 
-def _is_refused(dsn: str) -> bool:
+def _refuses_login(dsn: str) -> bool:
     try:
         psycopg2.connect(dsn).close()
     except psycopg2.OperationalError:
@@ -44,26 +44,26 @@ def _is_refused(dsn: str) -> bool:
 
 
 @pytest.fixture
-def cases(clinic: CasesDatabase) -> CasesDatabase:
-    """That database, holding only cases of other doctors."""
-    clinic.clear()
-    clinic.add_decoys()
-    return clinic
+def database(password_database: CasesDatabase) -> CasesDatabase:
+    """Return that database with only cases of other doctors in it."""
+    password_database.clear()
+    password_database.add_decoys()
+    return password_database
 
 
 @pytest.fixture(scope="session")
-def pooled(clinic: CasesDatabase) -> Iterator[str]:
-    """The connection string of the service to that database through PgBouncer."""
-    with open_folder() as folder, pgbouncer(folder, clinic) as dsn:
+def pooled_dsn(password_database: CasesDatabase) -> Iterator[str]:
+    """Yield the service's connection string to that database through PgBouncer."""
+    with open_folder() as folder, pgbouncer(folder, password_database) as dsn:
         yield dsn
 
 
 @pytest.fixture(scope="session")
 def image() -> str:
-    """The name of the image of ``deploy/Containerfile``, built."""
-    as_root()
+    """Build the image of ``deploy/Containerfile``, and return its name."""
+    require_root()
     for name in ("buildah", "debootstrap", "unshare"):
         tool(name)
-    os.environ["BUILDAH_ISOLATION"] = "chroot"  # needs no container runtime
+    os.environ["BUILDAH_ISOLATION"] = "chroot"  # this isolation needs no container runtime
     with open_folder() as folder:
-        return images.built(folder)
+        return build_image(folder)

@@ -1,4 +1,4 @@
-"""Builds the image of ``deploy/Containerfile`` on a Debian made here, and hands out its files."""
+"""Builds the image of ``deploy/Containerfile`` on a Debian base image, and mounts it."""
 
 import json
 import os
@@ -10,30 +10,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.deploy.parts import DEPLOY, call
+from tests.deploy.parts import DEPLOY, run_command
 from tests.support.paths import ROOT
 
-# The Debian takes a minute to make, so it is kept here, outside the checkout.
+# The base image takes a minute to build, so it stays here, outside the checkout.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "/var/tmp") / "medmitra-cases-deploy"
 SUITE = "bookworm"
-PYTHON = "3.11"  # what that suite has
+PYTHON = "3.11"  # the version in that suite
 BASE = f"localhost/medmitra-base-{SUITE}"
 IMAGE = "localhost/medmitra-cases"
 
 
 def buildah(*arguments: str | Path) -> str:
-    """Run it on a store of our own."""
-    return call("buildah", "--root", CACHE / "store", "--runroot", "/run/medmitra-cases-deploy", *arguments)
+    """Run buildah with a separate image store; return its output."""
+    store = ("--root", CACHE / "store", "--runroot", "/run/medmitra-cases-deploy")
+    return run_command("buildah", *store, *arguments)
 
 
-def built(folder: Path) -> str:
-    """Build the image from the checkout as it is.
+def build_image(folder: Path) -> str:
+    """Build the image from the files of the checkout.
 
     Args:
         folder: An empty folder.
 
     Returns:
-        Its name.
+        The image's name.
     """
     CACHE.mkdir(exist_ok=True, parents=True)
     if BASE not in buildah("images", "--format", "{{.Name}}").splitlines():
@@ -42,31 +43,31 @@ def built(folder: Path) -> str:
     (context / "requirements").mkdir(parents=True)
     shutil.copy(ROOT / "requirements" / "service.txt", context / "requirements")
     _make_wheel(folder / "source", context / "dist")
-    # Fetched here, where pip knows from where and through what; the build itself needs no network.
+    # pip downloads the wheels here, with this machine's index and proxy. The build needs no network.
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download")
     locked = ("--require-hashes", "--requirement", context / "requirements" / "service.txt")
-    call(*pip, *locked, "--only-binary", ":all:", "--python-version", PYTHON, "--dest", wheels)
+    run_command(*pip, *locked, "--only-binary", ":all:", "--python-version", PYTHON, "--dest", wheels)
     (folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
     buildah(
         *("build", "--quiet", "--build-arg", f"BASE={BASE}", "--tag", IMAGE),
         *("--volume", f"{wheels}:/wheels:ro", "--volume", f"{folder}/pip.conf:/etc/pip.conf:ro"),
         *("--file", DEPLOY / "Containerfile", context),
     )
-    buildah("rmi", "--prune")  # the image of the time before
+    buildah("rmi", "--prune")  # the image of the previous build
     return IMAGE
 
 
 def _make_base(folder: Path) -> None:
-    """Make a small Debian: with Python for the image, and with systemd, so that it can be booted, too."""
-    include = "--include=python3,python3-venv,systemd"
-    call("debootstrap", "--variant=minbase", include, SUITE, folder, _mirror())
+    """Make a small Debian with Python for the image, and with systemd to boot it in tests."""
+    packages = "--include=python3,python3-venv,systemd"
+    run_command("debootstrap", "--variant=minbase", packages, SUITE, folder, _mirror())
     with _working_container("scratch") as container:
         buildah("add", "--quiet", container, folder, "/")
         buildah("commit", "--quiet", container, BASE)
 
 
 def _mirror() -> str:
-    """The Debian mirror that this machine uses, or else Debian's own."""
+    """Return the Debian mirror that this machine uses, or deb.debian.org."""
     sources = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     text = "\n".join(path.read_text() for path in sources if path.exists())
     found = re.search(r"^(?:deb |URIs:).*?(https?://\S+/debian/?)(?:\s|$)", text, re.MULTILINE)
@@ -74,13 +75,13 @@ def _mirror() -> str:
 
 
 def _make_wheel(source: Path, target: Path) -> None:
-    """Build in a copy: others may be at work in the checkout."""
+    """Build the wheel in a copy, because other builds may use the checkout at the same time."""
     for name in ("medmitra_cases", "sql"):
         shutil.copytree(ROOT / name, source / name)
     for name in ("setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "wheel")
-    call(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", target, source)
+    run_command(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", target, source)
 
 
 @contextmanager
@@ -93,13 +94,13 @@ def _working_container(image: str) -> Iterator[str]:
 
 
 @contextmanager
-def files_of(image: str) -> Iterator[Path]:
-    """The image's files, to be changed at will until the end of the block."""
+def mounted_image(image: str) -> Iterator[Path]:
+    """Mount a writable copy of the image until the block ends; yield its root folder."""
     with _working_container(image) as container:
         yield Path(buildah("mount", container))
 
 
-def configuration(image: str) -> dict[str, Any]:
-    """What the image says of how it is run."""
-    found: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", image))["OCIv1"]["config"]
-    return found
+def image_config(image: str) -> dict[str, Any]:
+    """Return the image's configuration: its user, environment, command and ports."""
+    config: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", image))["OCIv1"]["config"]
+    return config

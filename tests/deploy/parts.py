@@ -1,4 +1,4 @@
-"""Runs the files of ``deploy/`` as they are, but for the addresses and paths that a test must choose."""
+"""Runs the files of ``deploy/``; tests replace only addresses, paths and the settings that they test."""
 
 import http.client
 import os
@@ -21,69 +21,71 @@ DEPLOY = ROOT / "deploy"
 PASSWORD = "made up for the tests"
 
 
-def adapted(name: str, changes: Mapping[str, str]) -> str:
-    """A file of ``deploy/`` with these changes, each to something that is really there."""
+def with_replacements(name: str, replacements: Mapping[str, str]) -> str:
+    """Return the text of a file of ``deploy/`` after replacements; fail if it lacks a replaced text."""
     text = (DEPLOY / name).read_text()
-    for there, instead in changes.items():
-        assert there in text, there
-        text = text.replace(there, instead)
+    for old, new in replacements.items():
+        assert old in text, old
+        text = text.replace(old, new)
     return text
 
 
-def as_root() -> None:
-    """Skip the test for anybody else."""
+def require_root() -> None:
+    """Skip the test if it does not run as root."""
     if os.geteuid() != 0:
-        pytest.skip("only root can do this")
+        pytest.skip("this test must run as root")
 
 
-def call(*command: str | Path, status: int = 0) -> str:
-    """Run a command to its end; returns what it printed."""
+def run_command(*command: str | Path) -> str:
+    """Run a command until it ends successfully; return its output."""
     ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    assert ended.returncode == status, ended.stdout
+    assert ended.returncode == 0, ended.stdout
     return ended.stdout.strip()
 
 
-def child_of(pid: int) -> int:
-    """The one child of a process, once there is one."""
+def child_pid(pid: int) -> int:
+    """Wait until a process has a child, and return the child's pid."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     wait_until(children.read_text)
     return int(children.read_text())
 
 
 @contextmanager
-def pgbouncer(folder: Path, clinic: CasesDatabase, changes: Mapping[str, str] | None = None) -> Iterator[str]:
-    """PgBouncer in front of the database; yields the service's connection string, by TCP."""
-    port, server = free_port(), parse_dsn(clinic.owner_dsn)
+def pgbouncer(
+    folder: Path, database: CasesDatabase, replacements: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Run PgBouncer in front of the database; yield the service's connection string through it."""
+    port, server = free_port(), parse_dsn(database.owner_dsn)
     ((user,),) = execute(
-        clinic.owner,
+        database.owner,
         """SELECT format('"%%s" "%%s"', rolname, rolpassword) FROM pg_authid WHERE rolname = %s""",
         ["medmitra_cases"],
     )
     (folder / "userlist.txt").write_text(user + "\n")
-    there = f"host={server['host']} port={server['port']} dbname={server['dbname']}"
+    upstream = f"host={server['host']} port={server['port']} dbname={server['dbname']}"
     (folder / "pgbouncer.ini").write_text(
-        adapted(
+        with_replacements(
             "pgbouncer.ini",
             {
-                "host=db.example port=5432 dbname=clinic": there,
+                "host=db.example port=5432 dbname=clinic": upstream,
                 "listen_port = 6432": f"listen_port = {port}",
                 "/etc/pgbouncer/userlist.txt": str(folder / "userlist.txt"),
-                **(changes or {}),
+                **(replacements or {}),
             },
         )
     )
     command = (*AS_NOBODY, tool("pgbouncer"), folder / "pgbouncer.ini")
     with background(
         *command,
-        is_ready=lambda: accepts_connections(port),
         log=folder / "pgbouncer.log",
+        is_ready=lambda: accepts_connections(port),
         stop_signal=signal.SIGINT,
     ):
         yield make_dsn(host="127.0.0.1", port=port, dbname="clinic", user="medmitra_cases", password=PASSWORD)
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
+    """An HTTP connection over a Unix socket."""
 
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=TIMEOUT_SECONDS)
@@ -98,7 +100,7 @@ class UnixConnection(http.client.HTTPConnection):
 def get(
     connection: http.client.HTTPConnection, target: str, **headers: str
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    """Send one request on a connection of its own; returns the answer and its body."""
+    """Send one GET request and close the connection; return the response and its body."""
     with closing(connection):
         connection.request("GET", target, headers=headers)
         response = connection.getresponse()

@@ -1,4 +1,4 @@
-"""``deploy/nginx.conf`` in the real nginx, over TLS, in front of the real service on a Unix socket."""
+"""``deploy/nginx.conf`` runs in the real nginx, with TLS, in front of the real service on a Unix socket."""
 
 import gzip
 import http.client
@@ -14,22 +14,23 @@ from typing import Any
 import pytest
 
 from medmitra_cases.testing.postgres import open_folder
-from tests.deploy.parts import adapted, call, get
+from tests.deploy.parts import get, run_command, with_replacements
 from tests.support.factories import DOCTOR, CasesDatabase, case, in_json
-from tests.support.processes import COMMAND, TIMEOUT_SECONDS, Running, running_on, wait_until
+from tests.support.processes import COMMAND, TIMEOUT_SECONDS, Running, receive_all, running_on, wait_until
 from tests.support.programs import accepts_connections, background, free_port, tool
 
 pytestmark = pytest.mark.deploy
 
-URL = "/cases/all_cases"
-ASKED = f"{URL}?user_id={DOCTOR}"
-PAGE = "https://app.example"
-# nginx refuses to be asked for much from one address; each test that asks much has one of its own.
-ADDRESS, HAMMERING_ADDRESS, READING_ADDRESS = "127.0.0.5", "127.0.0.6", "127.0.0.7"
+PATH = "/cases/all_cases"
+TARGET = f"{PATH}?user_id={DOCTOR}"
+GET = f"GET {TARGET} HTTP/1.1"
+ALLOWED_ORIGIN = "https://app.example"
+# nginx limits the request rate of each address, so each test that exceeds the limit uses a separate address.
+ADDRESS, CASES_ADDRESS, DOCS_ADDRESS = "127.0.0.5", "127.0.0.6", "127.0.0.7"
 
-# Stands in for the distribution's nginx.conf. The folders of temporary files get folders in them with their
-# first file, and those stay.
-MAIN = """
+# Replaces the distribution's nginx.conf. nginx makes a subfolder for its first temporary file (level 1). The
+# subfolder stays, so an empty folder proves that there was no temporary file.
+MAIN_CONF = """
 user nobody nogroup;
 pid nginx.pid;
 events {}
@@ -43,21 +44,21 @@ http {
 
 
 class Nginx:
-    """A running nginx, and how to ask it."""
+    """A running nginx."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
         self.port = port
-        self._trust = ssl.create_default_context(cafile=folder / "api.example.pem")
+        self._tls_context = ssl.create_default_context(cafile=folder / "api.example.pem")
 
     def connect(self, address: str = ADDRESS, receive_buffer: int = 0) -> ssl.SSLSocket:
-        plain = socket.socket()
-        plain.settimeout(TIMEOUT_SECONDS)
+        connection = socket.socket()
+        connection.settimeout(TIMEOUT_SECONDS)
         if receive_buffer:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        plain.bind((address, 0))
-        plain.connect(("127.0.0.1", self.port))
-        return self._trust.wrap_socket(plain, server_hostname="api.example")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.bind((address, 0))
+        connection.connect(("127.0.0.1", self.port))
+        return self._tls_context.wrap_socket(connection, server_hostname="api.example")
 
     def get(
         self, target: str, address: str = ADDRESS, **headers: str
@@ -67,118 +68,101 @@ class Nginx:
         return get(connection, target, **headers)
 
     def send(self, raw: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Send bytes as they are; returns status, header fields and body."""
+        """Send raw bytes; return the status, the header fields and the body."""
         with self.connect() as connection:
             connection.sendall(raw)
-            answer = b""
-            while received := connection.recv(65_536):
-                answer += received
-        head, _, body = answer.decode().partition("\r\n\r\n")
+            head, _, body = receive_all(connection).decode().partition("\r\n\r\n")
         status, *fields = head.split("\r\n")
         return int(status.split()[1]), dict(field.split(": ", 1) for field in fields), body.encode()
 
-    def log(self) -> list[str]:
+    def access_log(self) -> list[str]:
         return (self.folder / "access.log").read_text().splitlines()
 
 
 @contextmanager
-def nginx(folder: Path, service: Path, **changes: str) -> Iterator[Nginx]:
-    """Run nginx with the site; its certificate is made up."""
+def run_nginx(folder: Path, socket_path: str | Path, **replacements: str) -> Iterator[Nginx]:
+    """Run nginx with ``deploy/nginx.conf`` and a self-signed certificate."""
     port = free_port()
     certificate, key = folder / "api.example.pem", folder / "api.example.key"
-    call(
+    run_command(
         *(tool("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
         *("-nodes", "-days", "1", "-subj", "/CN=api.example", "-addext", "subjectAltName=DNS:api.example"),
         *("-keyout", key, "-out", certificate),
     )
-    replaced = {
-        "unix:/run/medmitra-cases/http.sock": f"unix:{service}",
+    all_replacements = {
+        "unix:/run/medmitra-cases/http.sock": f"unix:{socket_path}",
         "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
         "listen [::]:443 ssl;": "",
         "/etc/nginx/tls/api.example.pem": str(certificate),
         "/etc/nginx/tls/api.example.key": str(key),
         "/var/log/nginx/medmitra-cases.access.log": str(folder / "access.log"),
-        **changes,
+        **replacements,
     }
-    (folder / "site.conf").write_text(adapted("nginx.conf", replaced))
-    (folder / "main.conf").write_text(MAIN)
-    command = (
-        tool("nginx"),
-        "-p",
-        folder,
-        "-c",
-        "main.conf",
-        "-e",
-        folder / "error.log",
-        "-g",
-        "daemon off;",
-    )
+    (folder / "site.conf").write_text(with_replacements("nginx.conf", all_replacements))
+    (folder / "main.conf").write_text(MAIN_CONF)
+    files = ("-p", folder, "-c", "main.conf", "-e", folder / "error.log")
+    command = (tool("nginx"), *files, "-g", "daemon off;")
     with background(*command, is_ready=lambda: accepts_connections(port), log=folder / "start.log"):
         yield Nginx(folder, port)
     assert "emerg" not in (folder / "error.log").read_text()
 
 
 @contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(path))
-        path.chmod(0o666)  # nginx's workers are nobody here; the group's say is tested with systemd
-        made.listen()
-        yield made
+def unix_listener(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        path.chmod(0o666)  # nginx's workers run as nobody here; test_systemd.py tests the group's permission
+        listener.listen()
+        yield listener
 
 
 @pytest.fixture(scope="module")
-def served(clinic: CasesDatabase) -> Iterator[tuple[Running, Path]]:
-    """The service, and its Unix socket."""
+def service(password_database: CasesDatabase) -> Iterator[Running]:
+    """Yield the service on a Unix socket."""
     with (
         open_folder() as folder,
-        listening(folder / "http.sock") as handed_over,
-        running_on(handed_over, COMMAND, "serve", DATABASE_URL=clinic.service_dsn) as service,
+        unix_listener(folder / "http.sock") as listener,
+        running_on(listener, COMMAND, "serve", DATABASE_URL=password_database.service_dsn) as service,
     ):
-        yield service, folder / "http.sock"
+        yield service
 
 
 @pytest.fixture
-def service(served: tuple[Running, Path]) -> Running:
-    return served[0]
+def nginx(service: Running, folder: Path) -> Iterator[Nginx]:
+    with run_nginx(folder, service.unix_socket) as nginx:
+        yield nginx
 
 
-@pytest.fixture
-def front(served: tuple[Running, Path], folder: Path) -> Iterator[Nginx]:
-    with nginx(folder, served[1]) as front:
-        yield front
-
-
-def audited(service: Running, request_id: str) -> dict[str, Any]:
+def audit_entry(service: Running, request_id: str) -> dict[str, Any]:
     service.wait_for(rf'"request_id":"{request_id}"')
     (line,) = (line for line in service.printed.splitlines() if f'"request_id":"{request_id}"' in line)
     entry: dict[str, Any] = json.loads(line)
     return entry
 
 
-def test_a_doctor_gets_the_cases_and_the_audit_the_doctor(
-    front: Nginx, service: Running, cases: CasesDatabase
+def test_a_doctor_gets_cases_and_both_logs_record_the_request(
+    nginx: Nginx, service: Running, database: CasesDatabase
 ) -> None:
-    mine = [case() for _ in range(3)]
-    cases.add(*mine)
-    response, body = front.get(ASKED, **{"X-Forwarded-For": "203.0.113.66", "X-Request-ID": "chosen"})
-    assert (response.status, json.loads(body)) == (200, {"cases": [in_json(each) for each in mine]})
+    stored = [case() for _ in range(3)]
+    database.add(*stored)
+    response, body = nginx.get(TARGET, **{"X-Forwarded-For": "203.0.113.66", "X-Request-ID": "from-client"})
+    assert (response.status, json.loads(body)) == (200, {"cases": [in_json(columns) for columns in stored]})
     assert response.headers.get_all("Strict-Transport-Security") == ["max-age=31536000"]
     (request_id,) = response.headers.get_all("X-Request-ID", [])
-    entry = audited(service, request_id)
+    entry = audit_entry(service, request_id)
     assert (entry["client"], entry["user_id"], entry["cases"]) == (ADDRESS, DOCTOR, 3)
-    assert "chosen" not in service.printed
+    assert "from-client" not in service.printed
 
-    wait_until(front.log)
-    (line,) = front.log()
-    assert f' {ADDRESS} GET "{URL}" 200 {len(body)} bytes ' in line
+    wait_until(nginx.access_log)
+    (line,) = nginx.access_log()
+    assert f' {ADDRESS} GET "{PATH}" 200 {len(body)} bytes ' in line
     assert line.endswith(f" request {request_id}")
     assert DOCTOR not in line
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])
-def test_other_methods_that_the_service_has(front: Nginx, method: str) -> None:
-    status, _, _ = front.send(f"{method} {ASKED} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+def test_nginx_forwards_other_methods_of_the_service(nginx: Nginx, method: str) -> None:
+    status, _, _ = nginx.send(f"{method} {TARGET} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert status == 200
 
 
@@ -187,41 +171,41 @@ def request(line: str, *fields: str, body: str = "") -> bytes:
 
 
 REFUSED = {
-    "another path": (request("GET /x HTTP/1.1"), 404),
-    "slashes before an asset": (request("GET /docs//docs.css HTTP/1.1"), 404),
-    "page in disguise": (request("GET /%64ocs HTTP/1.1"), 404),
-    "detour to the page": (request("GET /x/../docs HTTP/1.1"), 404),
+    "unknown path": (request("GET /x HTTP/1.1"), 404),
+    "two slashes before an asset": (request("GET /docs//docs.css HTTP/1.1"), 404),
+    "percent-encoded page": (request("GET /%64ocs HTTP/1.1"), 404),
+    "dot segments before the page": (request("GET /x/../docs HTTP/1.1"), 404),
     "POST to the page": (request("POST /docs HTTP/1.1", "Content-Length: 2", body="{}"), 405),
-    "the admin's path": (request("GET /metrics HTTP/1.1"), 404),
-    "the errors' path": (request("GET /.error HTTP/1.1"), 404),
-    "two slashes": (request(f"GET /{ASKED} HTTP/1.1"), 404),
-    "slashes within": (request(f"GET {ASKED.replace('/all', '//all')} HTTP/1.1"), 404),
-    "slash at the end": (request(f"GET {URL}/ HTTP/1.1"), 404),
-    "slash in disguise": (request(f"GET {ASKED.replace('/all', '%2Fall')} HTTP/1.1"), 404),
-    "letter in disguise": (request(f"GET {ASKED.replace('all', '%61ll')} HTTP/1.1"), 404),
-    "detour": (request(f"GET /x/..{ASKED} HTTP/1.1"), 404),
-    "POST": (request(f"POST {ASKED} HTTP/1.1", "Content-Length: 2", body="{}"), 405),
-    "DELETE": (request(f"DELETE {ASKED} HTTP/1.1"), 405),
-    "TRACE": (request(f"TRACE {ASKED} HTTP/1.1"), 405),
-    "body": (request(f"GET {ASKED} HTTP/1.1", "Content-Length: 65537"), 413),
-    "URL": (request(f"GET {ASKED}&x={'x' * 20_000} HTTP/1.1"), 414),
-    "header": (request(f"GET {ASKED} HTTP/1.1", f"X: {'x' * 20_000}"), 431),
-    "two lengths": (request(f"GET {ASKED} HTTP/1.1", "Content-Length: 1", "Content-Length: 2"), 400),
-    "length and chunks": (
-        request(f"GET {ASKED} HTTP/1.1", "Content-Length: 3", "Transfer-Encoding: chunked", body="0\r\n\r\n"),
+    "admin path": (request("GET /metrics HTTP/1.1"), 404),
+    "internal error path": (request("GET /.error HTTP/1.1"), 404),
+    "two leading slashes": (request(f"GET /{TARGET} HTTP/1.1"), 404),
+    "two slashes inside the path": (request(f"GET {TARGET.replace('/all', '//all')} HTTP/1.1"), 404),
+    "trailing slash": (request(f"GET {PATH}/ HTTP/1.1"), 404),
+    "percent-encoded slash": (request(f"GET {TARGET.replace('/all', '%2Fall')} HTTP/1.1"), 404),
+    "percent-encoded letter": (request(f"GET {TARGET.replace('all', '%61ll')} HTTP/1.1"), 404),
+    "dot segments": (request(f"GET /x/..{TARGET} HTTP/1.1"), 404),
+    "POST": (request(f"POST {TARGET} HTTP/1.1", "Content-Length: 2", body="{}"), 405),
+    "DELETE": (request(f"DELETE {TARGET} HTTP/1.1"), 405),
+    "TRACE": (request(f"TRACE {TARGET} HTTP/1.1"), 405),
+    "body too long": (request(GET, "Content-Length: 65537"), 413),
+    "URL too long": (request(f"GET {TARGET}&x={'x' * 20_000} HTTP/1.1"), 414),
+    "header too long": (request(GET, f"X: {'x' * 20_000}"), 431),
+    "two Content-Length fields": (request(GET, "Content-Length: 1", "Content-Length: 2"), 400),
+    "Content-Length and chunked": (
+        request(GET, "Content-Length: 3", "Transfer-Encoding: chunked", body="0\r\n\r\n"),
         400,
     ),
-    "no HTTP": (b"nonsense\r\n\r\n", 400),
-    "encoding": (request(f"GET {ASKED} HTTP/1.1", "Transfer-Encoding: gzip"), 501),
+    "not HTTP": (b"nonsense\r\n\r\n", 400),
+    "Transfer-Encoding gzip": (request(GET, "Transfer-Encoding: gzip"), 501),
 }
 
 
 @pytest.mark.parametrize(("raw", "status"), REFUSED.values(), ids=REFUSED)
-def test_what_is_refused_never_reaches_the_service(
-    front: Nginx, service: Running, raw: bytes, status: int
+def test_a_refused_request_never_reaches_the_service(
+    nginx: Nginx, service: Running, raw: bytes, status: int
 ) -> None:
-    found, fields, body = front.send(raw)
-    assert found == status
+    received_status, fields, body = nginx.send(raw)
+    assert received_status == status
     assert fields["Content-Type"] == "application/json"
     assert fields["Server"] == "nginx"
     assert list(json.loads(body)) == ["detail"]
@@ -229,137 +213,136 @@ def test_what_is_refused_never_reaches_the_service(
     assert fields["X-Request-ID"] not in service.printed
 
 
-def test_a_page_may_read_what_nginx_says(front: Nginx) -> None:
-    allowed = [front.get("/x", Origin=origin)[0].headers for origin in (PAGE, "https://other.example")]
-    assert [headers["Access-Control-Allow-Origin"] for headers in allowed] == [PAGE, None]
+def test_only_an_allowed_origin_may_read_errors_of_nginx(nginx: Nginx) -> None:
+    for origin, allowed_origin in ((ALLOWED_ORIGIN, ALLOWED_ORIGIN), ("https://other.example", None)):
+        response, _ = nginx.get("/x", Origin=origin)
+        assert response.headers["Access-Control-Allow-Origin"] == allowed_origin
 
 
 @pytest.mark.parametrize(
     "target", ["/", "/docs", "/openapi.json", "/docs/docs.js", "/docs/swagger-ui-bundle.js"]
 )
-def test_the_documentation_is_there_and_short(front: Nginx, target: str) -> None:
-    plain, body = front.get(target)
+def test_nginx_compresses_the_documentation_and_forwards_its_etag(nginx: Nginx, target: str) -> None:
+    plain, body = nginx.get(target)
     assert plain.status == 200
     assert plain.headers.get_all("Strict-Transport-Security") == ["max-age=31536000"]
     assert len(plain.headers.get_all("Content-Security-Policy", [])) == 1
-    short, compressed = front.get(target, **{"Accept-Encoding": "gzip"})
-    assert gzip.decompress(compressed) == body
-    again = front.get(target, **{"If-None-Match": short.headers["ETag"]})
-    assert (again[0].status, again[1]) == (304, b"")
+    gzipped, compressed_body = nginx.get(target, **{"Accept-Encoding": "gzip"})
+    assert gzip.decompress(compressed_body) == body
+    not_modified, empty = nginx.get(target, **{"If-None-Match": gzipped.headers["ETag"]})
+    assert (not_modified.status, empty) == (304, b"")
 
 
-def test_a_person_is_sent_to_the_page(front: Nginx) -> None:
-    response, _ = front.get("/", Accept="text/html")
+def test_a_browser_is_redirected_to_the_documentation(nginx: Nginx) -> None:
+    response, _ = nginx.get("/", Accept="text/html")
     assert (response.status, response.headers["Location"]) == (302, "docs")
 
 
-def test_a_long_token_and_a_small_body_get_through(front: Nginx) -> None:
+def test_nginx_forwards_a_long_token_and_a_small_body(nginx: Nginx) -> None:
     token = "x" * 8_192
     fields = (f"Authorization: Bearer {token}", "Content-Length: 65000")
-    status, _, _ = front.send(request(f"GET {ASKED} HTTP/1.1", *fields, body="x" * 65_000))
+    status, _, _ = nginx.send(request(GET, *fields, body="x" * 65_000))
     assert status == 200
-    assert not list((front.folder / "bodies").iterdir())
+    assert not list((nginx.folder / "bodies").iterdir())
 
 
-def test_who_hammers_gets_429_and_others_do_not(front: Nginx) -> None:
-    def ask(_: int) -> tuple[int, bytes]:
-        response, body = front.get(ASKED, HAMMERING_ADDRESS)
+def test_an_address_over_the_rate_limit_gets_429_and_others_do_not(nginx: Nginx) -> None:
+    def send(_: int) -> tuple[int, bytes]:
+        response, body = nginx.get(TARGET, CASES_ADDRESS)
         return response.status, body
 
-    refused: list[bytes] = []
+    refusals: list[bytes] = []
 
-    def hammered() -> bool:
+    def limit_is_reached() -> bool:
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(ask, range(100)))
-        assert {status for status, _ in answers} <= {200, 429}
-        refused.extend(body for status, body in answers if status == 429)
-        return bool(refused)
+            results = list(pool.map(send, range(100)))
+        assert {status for status, _ in results} <= {200, 429}
+        refusals.extend(body for status, body in results if status == 429)
+        return bool(refusals)
 
-    wait_until(hammered)
-    assert json.loads(refused[0]) == {"detail": "too many requests from this address"}
-    assert front.get(ASKED)[0].status == 200
+    wait_until(limit_is_reached)
+    assert json.loads(refusals[0]) == {"detail": "too many requests from this address"}
+    assert nginx.get(TARGET)[0].status == 200
 
 
-def test_who_reads_much_of_the_documentation_still_gets_cases(front: Nginx) -> None:
-    def refused() -> bool:
+def test_the_rate_limit_of_the_documentation_does_not_apply_to_cases(nginx: Nginx) -> None:
+    def limit_is_reached() -> bool:
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _: front.get("/docs", READING_ADDRESS), range(50)))
-        return 429 in {response.status for response, _ in answers}
+            results = list(pool.map(lambda _: nginx.get("/docs", DOCS_ADDRESS), range(50)))
+        return 429 in {response.status for response, _ in results}
 
-    wait_until(refused)
-    assert front.get(ASKED, READING_ADDRESS)[0].status == 200
+    wait_until(limit_is_reached)
+    assert nginx.get(TARGET, DOCS_ADDRESS)[0].status == 200
 
 
-def test_a_long_answer_to_a_slow_reader_is_in_no_file(
-    front: Nginx, service: Running, cases: CasesDatabase
+def test_nginx_writes_no_response_to_disk_for_a_slow_client(
+    nginx: Nginx, service: Running, database: CasesDatabase
 ) -> None:
-    cases.add(*(case(case_summary="x" * 100_000) for _ in range(80)))
-    with front.connect(receive_buffer=4_096) as slow:
-        slow.sendall(request(f"GET {ASKED} HTTP/1.1"))
-        answer = slow.recv(1_024)
-        request_id = answer.decode().partition("X-Request-Id: ")[2].split()[0]
-        assert audited(service, request_id)["cases"] == 80  # the service has handed over all of it
-        while received := slow.recv(65_536):
-            answer += received
-    assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["cases"]) == 80
-    assert not list((front.folder / "proxied").iterdir())
+    database.add(*(case(case_summary="x" * 100_000) for _ in range(80)))
+    with nginx.connect(receive_buffer=4_096) as slow_client:
+        slow_client.sendall(request(GET))
+        received = slow_client.recv(1_024)
+        request_id = received.decode().partition("X-Request-Id: ")[2].split()[0]
+        assert audit_entry(service, request_id)["cases"] == 80  # the service has sent everything to nginx
+        received += receive_all(slow_client)
+    assert len(json.loads(received.partition(b"\r\n\r\n")[2])["cases"]) == 80
+    assert not list((nginx.folder / "proxied").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("begun", "timeout"),
+    ("partial_request", "timeout"),
     [
         (b"GET / HTTP/1.1\r\nX: ", "client_header_timeout"),
-        (request(f"GET {ASKED} HTTP/1.1", "Content-Length: 9"), "client_body_timeout"),
+        (request(GET, "Content-Length: 9"), "client_body_timeout"),
     ],
     ids=["header", "body"],
 )
-def test_slow_senders_are_shown_the_door_and_the_service_does_not_see_them(
-    served: tuple[Running, Path], folder: Path, begun: bytes, timeout: str
+def test_nginx_closes_a_slow_client_and_the_service_does_not_see_it(
+    service: Running, folder: Path, partial_request: bytes, timeout: str
 ) -> None:
-    service, path = served
     before = service.printed
     with (
-        nginx(folder, path, **{f"{timeout} 10s;": f"{timeout} 1s;"}) as front,
-        front.connect() as drip,
+        run_nginx(folder, service.unix_socket, **{f"{timeout} 10s;": f"{timeout} 1s;"}) as nginx,
+        nginx.connect() as slow_client,
     ):
-        drip.sendall(begun)
-        wait_until(drips_out(drip, b"x" if timeout == "client_header_timeout" else b""))
+        slow_client.sendall(partial_request)
+        wait_until(closes(slow_client, b"x" if timeout == "client_header_timeout" else b""))
     assert service.printed == before
 
 
-def drips_out(drip: ssl.SSLSocket, drop: bytes) -> Callable[[], bool]:
-    """Sends a drop ten times a second; tells whether the other side has closed."""
-    drip.settimeout(0.1)
+def closes(connection: ssl.SSLSocket, content: bytes) -> Callable[[], bool]:
+    """Return a function that sends the content and returns whether nginx closes the connection in 0.1 s."""
+    connection.settimeout(0.1)
 
-    def closed() -> bool:
+    def is_closed() -> bool:
         try:
-            if drop:
-                drip.sendall(drop)
-            return drip.recv(1) == b""
+            if content:
+                connection.sendall(content)
+            return connection.recv(1) == b""
         except TimeoutError:
             return False
         except OSError:
             return True
 
-    return closed
+    return is_closed
 
 
-def test_a_service_that_is_not_there(folder: Path) -> None:
-    with nginx(folder, folder / "nobody.sock") as front:
-        response, body = front.get(ASKED, Origin=PAGE)
+def test_nginx_sends_502_if_the_service_is_down(folder: Path) -> None:
+    with run_nginx(folder, folder / "missing.sock") as nginx:
+        response, body = nginx.get(TARGET, Origin=ALLOWED_ORIGIN)
     assert response.status == 502
     assert json.loads(body) == {
         "detail": "Internal server error: the service does not answer"
         f" (request id {response.headers['X-Request-ID']})"
     }
-    assert response.headers["Access-Control-Allow-Origin"] == PAGE
+    assert response.headers["Access-Control-Allow-Origin"] == ALLOWED_ORIGIN
 
 
-def test_a_service_that_says_nothing(folder: Path) -> None:
+def test_nginx_sends_504_if_the_service_does_not_respond(folder: Path) -> None:
     path = folder / "silent.sock"
     with (
-        listening(path),
-        nginx(folder, path, **{"proxy_read_timeout 30s;": "proxy_read_timeout 1s;"}) as front,
+        unix_listener(path),
+        run_nginx(folder, path, **{"proxy_read_timeout 30s;": "proxy_read_timeout 1s;"}) as nginx,
     ):
-        response, body = front.get(ASKED)
+        response, body = nginx.get(TARGET)
     assert (response.status, list(json.loads(body))) == (504, ["detail"])

@@ -17,49 +17,49 @@ pytestmark = pytest.mark.deploy
 
 OTHER = DOCTOR[:-1] + "7"
 THIRD = DOCTOR[:-1] + "9"
-POOL = "default_pool_size = 12"
+ONE_CONNECTION = {"default_pool_size = 12": "default_pool_size = 1"}
 
 
-def owners(server: Running, doctor: str) -> tuple[int, set[str]]:
-    """How many cases the doctor is given, and whose they are."""
+def count_and_owners(server: Running, doctor: str) -> tuple[int, set[str]]:
+    """Request a doctor's cases; return their number and the doctors that they belong to."""
     response, body = server.get(f"/cases/all_cases?user_id={doctor}")
     assert response.status == 200, body
-    given = json.loads(body)["cases"]
-    return len(given), {case["user_id"] for case in given}
+    cases = json.loads(body)["cases"]
+    return len(cases), {case["user_id"] for case in cases}
 
 
-@pytest.mark.parametrize("changes", [{}, {POOL: "default_pool_size = 1"}], ids=["as it is", "one connection"])
-def test_doctors_share_connections_and_get_their_own(
-    folder: Path, clinic: CasesDatabase, changes: Mapping[str, str]
+@pytest.mark.parametrize("replacements", [{}, ONE_CONNECTION], ids=["default pool", "one connection"])
+def test_doctors_share_connections_and_get_only_their_own_cases(
+    folder: Path, password_database: CasesDatabase, replacements: Mapping[str, str]
 ) -> None:
-    clinic.clear()
-    clinic.add_many([DOCTOR, OTHER], 6_000)  # 3,000 each are a long list
-    clinic.add_many([THIRD], 50)
-    wanted = {DOCTOR: (3_000, {DOCTOR}), OTHER: (3_000, {OTHER}), THIRD: (50, {THIRD})}
-    with pgbouncer(folder, clinic, changes) as dsn, serve(dsn) as server:
-        asked = list(wanted) * 20
+    password_database.clear()
+    password_database.add_many([DOCTOR, OTHER], 6_000)  # 3,000 cases each, which is a long list
+    password_database.add_many([THIRD], 50)
+    expected = {DOCTOR: (3_000, {DOCTOR}), OTHER: (3_000, {OTHER}), THIRD: (50, {THIRD})}
+    with pgbouncer(folder, password_database, replacements) as dsn, serve(dsn) as server:
+        doctors = list(expected) * 20
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda doctor: owners(server, doctor), asked))
-    assert answers == [wanted[doctor] for doctor in asked]
+            results = list(pool.map(lambda doctor: count_and_owners(server, doctor), doctors))
+    assert results == [expected[doctor] for doctor in doctors]
 
 
-def test_who_waits_for_a_connection_in_vain_gets_a_500_soon(folder: Path, cases: CasesDatabase) -> None:
+def test_a_request_gets_a_500_without_a_free_connection(folder: Path, database: CasesDatabase) -> None:
     with (
-        pgbouncer(folder, cases, {POOL: "default_pool_size = 1"}) as dsn,
+        pgbouncer(folder, database, ONE_CONNECTION) as dsn,
         serve(dsn) as server,
-        psycopg2.connect(dsn) as hogging,
+        psycopg2.connect(dsn) as blocker,
     ):
-        hogging.cursor().execute("SELECT 1")  # its transaction keeps the connection
+        blocker.cursor().execute("SELECT 1")  # the open transaction keeps the connection
         response, body = server.get(f"/cases/all_cases?user_id={DOCTOR}")
         assert response.status == 500
         assert "database unavailable" in json.loads(body)["detail"]
-        hogging.rollback()
-        assert owners(server, DOCTOR) == (0, set())
-    hogging.close()
+        blocker.rollback()
+        assert count_and_owners(server, DOCTOR) == (0, set())
+    blocker.close()
 
 
-def test_a_wrong_password_and_options_are_refused(pooled: str) -> None:
+def test_pgbouncer_refuses_a_wrong_password_and_startup_options(pooled_dsn: str) -> None:
     with pytest.raises(psycopg2.OperationalError, match="SASL authentication failed"):
-        psycopg2.connect(make_dsn(pooled, password="another"))
+        psycopg2.connect(make_dsn(pooled_dsn, password="another"))
     with pytest.raises(psycopg2.OperationalError, match="unsupported startup parameter"):
-        psycopg2.connect(make_dsn(pooled, options="-c statement_timeout=200"))
+        psycopg2.connect(make_dsn(pooled_dsn, options="-c statement_timeout=200"))

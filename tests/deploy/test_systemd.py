@@ -1,4 +1,4 @@
-"""The units of ``deploy/systemd/`` under the real systemd, which boots a small machine made of namespaces."""
+"""The units of ``deploy/systemd/`` run under the real systemd, which boots in a container of namespaces."""
 
 import http.client
 import json
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from medmitra_cases.testing.postgres import open_folder
-from tests.deploy.images import files_of
-from tests.deploy.parts import DEPLOY, UnixConnection, call, child_of, get
+from tests.deploy.images import mounted_image
+from tests.deploy.parts import DEPLOY, UnixConnection, child_pid, get, run_command
 from tests.support.factories import CasesDatabase, case, in_json
 from tests.support.key_server import KeyServer
 from tests.support.processes import wait_until
@@ -26,10 +26,10 @@ pytestmark = pytest.mark.deploy
 
 CORES = sorted(os.sched_getaffinity(0))[:2]
 UNITS = [f"medmitra-cases@{core}.service" for core in CORES]
-MAX_EXPOSURE = 15  # tenths; without any hardening it is 96
+MAX_EXPOSURE = 15  # in tenths; without hardening it is 96
 
-# Becomes the first process of a machine with the image's files. It shares the network with this one, so that
-# the database is there; the kernel's settings are not its to change.
+# Boots systemd as the first process of a container with the image's files. The container shares this
+# machine's network, because it needs the database. It cannot change the kernel's settings.
 BOOT = """
 set -eu
 mount --make-rprivate /
@@ -58,11 +58,11 @@ exec env -i container=test PATH=/usr/sbin:/usr/bin /lib/systemd/systemd --unit=b
 
 @contextmanager
 def own_cgroup() -> Iterator[Path]:
-    """A cgroup below this process's, removed with all that comes to be in it."""
+    """Make a cgroup below this process's cgroup; remove it and its subgroups after the block."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     hierarchy = next(Path(folder) for _, folder, kind, *_ in mounts if kind == "cgroup2")
-    mine = Path("/proc/self/cgroup").read_text().partition("0::/")[2].splitlines()[0]
-    group = hierarchy / mine / f"medmitra-cases-{os.getpid()}"
+    own_group = Path("/proc/self/cgroup").read_text().partition("0::/")[2].splitlines()[0]
+    group = hierarchy / own_group / f"medmitra-cases-{os.getpid()}"
     group.mkdir()
     try:
         yield group
@@ -73,17 +73,17 @@ def own_cgroup() -> Iterator[Path]:
 
 
 class Machine:
-    """A booted machine."""
+    """A container that systemd has booted."""
 
-    def __init__(self, first_process: int) -> None:
-        self._process = first_process
-        self.root = Path(f"/proc/{first_process}/root")
+    def __init__(self, first_pid: int) -> None:
+        self._pid = first_pid
+        self.root = Path(f"/proc/{first_pid}/root")
         self.socket = self.root / "run" / "medmitra-cases" / "http.sock"
 
     def run(self, command: str) -> str:
-        """Run a command there; returns what it printed."""
-        enter = ("nsenter", f"--target={self._process}", "--mount", "--pid", "--uts", "--ipc", "--cgroup")
-        return call(*enter, "--root", "--wd", "env", "-i", "bash", "-c", command)
+        """Run a command in the container; return its output."""
+        enter = ("nsenter", f"--target={self._pid}", "--mount", "--pid", "--uts", "--ipc", "--cgroup")
+        return run_command(*enter, "--root", "--wd", "env", "-i", "bash", "-c", command)
 
     def is_up(self) -> bool:
         with suppress(AssertionError):
@@ -93,7 +93,7 @@ class Machine:
     def get(self, target: str = ASKED, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
         return get(UnixConnection(self.socket), target, **headers)
 
-    def main_process(self, unit: str) -> str:
+    def main_pid(self, unit: str) -> str:
         return self.run(f"systemctl show --property MainPID --value {unit}")
 
 
@@ -105,20 +105,20 @@ def key_server() -> Iterator[KeyServer]:
 
 
 @pytest.fixture(scope="module")
-def machine(image: str, pooled: str, key_server: KeyServer) -> Iterator[Machine]:
-    """A machine set up as deploy/ has it, its processes running."""
-    with files_of(image) as root, open_folder() as folder, own_cgroup() as group:
+def machine(image: str, pooled_dsn: str, key_server: KeyServer) -> Iterator[Machine]:
+    """Yield a container that runs the units of ``deploy/systemd/``."""
+    with mounted_image(image) as root, open_folder() as folder, own_cgroup() as group:
         for unit in (DEPLOY / "systemd").iterdir():
             shutil.copy(unit, root / "etc" / "systemd" / "system")
         variables = root / "etc" / "medmitra-cases.env"
-        variables.write_text(f'DATABASE_URL="{pooled}"\nMEDMITRA_JWKS_URL={key_server.url}\n')
+        variables.write_text(f'DATABASE_URL="{pooled_dsn}"\nMEDMITRA_JWKS_URL={key_server.url}\n')
         variables.chmod(0o600)
         enter = ("sh", "-c", 'echo $$ >"$0"/cgroup.procs && exec "$@"', group)
         boot = ("unshare", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child")
         with background(
             *enter, *boot, "sh", "-c", BOOT, "sh", root, log=folder / "boot.log", stop_signal=signal.SIGKILL
         ) as process:
-            machine = Machine(child_of(process.pid))
+            machine = Machine(child_pid(process.pid))
             wait_until(machine.is_up)
             machine.run(f"systemctl enable --now medmitra-cases.socket {' '.join(UNITS)}")
             yield machine
@@ -129,35 +129,37 @@ def token() -> dict[str, str]:
     return bearer(issued_by_key(EC_KEY, "key"))
 
 
-def test_systemd_finds_no_fault_with_the_units(machine: Machine) -> None:
+def test_systemd_verifies_the_units(machine: Machine) -> None:
     assert machine.run(f"systemd-analyze verify --man=no medmitra-cases.socket {UNITS[0]}") == ""
 
 
-def test_little_is_exposed(machine: Machine) -> None:
+def test_systemd_rates_the_exposure_of_a_unit_as_low(machine: Machine) -> None:
     machine.run(f"systemd-analyze security --offline=true --threshold={MAX_EXPOSURE} {UNITS[0]}")
 
 
-def test_only_the_proxy_may_connect(machine: Machine) -> None:
-    found = machine.run("stat --format '%A %U %G' /run/medmitra-cases/http.sock")
-    assert found == "srw-rw---- root www-data"
+def test_only_the_proxy_may_connect_to_the_socket(machine: Machine) -> None:
+    permissions = machine.run("stat --format '%A %U %G' /run/medmitra-cases/http.sock")
+    assert permissions == "srw-rw---- root www-data"
 
 
-def test_answers_behind_all_the_walls(machine: Machine, cases: CasesDatabase, token: dict[str, str]) -> None:
-    mine = case()
-    cases.add(mine)
+def test_the_sandboxed_service_serves_cases_and_writes_the_audit_log(
+    machine: Machine, database: CasesDatabase, token: dict[str, str]
+) -> None:
+    stored = case()
+    database.add(stored)
     response, body = machine.get(**token, **{"X-Forwarded-For": "192.0.2.7"})
-    assert (response.status, json.loads(body)) == (200, {"cases": [in_json(mine)]})
+    assert (response.status, json.loads(body)) == (200, {"cases": [in_json(stored)]})
     request_id = response.headers["X-Request-ID"]
-    # The audit is in the journal, as it was written.
-    find = f"journalctl --output=cat --unit='medmitra-cases@*' --grep={request_id} || true"
-    wait_until(lambda: machine.run(find).startswith("{"))
-    assert json.loads(machine.run(find))["client"] == "192.0.2.7"
+    # The journal has the audit entry as the service wrote it.
+    find_entry = f"journalctl --output=cat --unit='medmitra-cases@*' --grep={request_id} || true"
+    wait_until(lambda: machine.run(find_entry).startswith("{"))
+    assert json.loads(machine.run(find_entry))["client"] == "192.0.2.7"
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_each_process_is_walled_in_and_on_its_core(machine: Machine, core: int) -> None:
+def test_each_process_is_sandboxed_and_runs_on_its_core(machine: Machine, core: int) -> None:
     unit = f"medmitra-cases@{core}"
-    lines = (machine.root / "proc" / machine.main_process(unit) / "status").read_text().splitlines()
+    lines = (machine.root / "proc" / machine.main_pid(unit) / "status").read_text().splitlines()
     status = dict(line.split(":\t", 1) for line in lines)
     assert "0" not in status["Uid"].split() + status["Gid"].split() + status["Groups"].split()
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {0}
@@ -165,34 +167,33 @@ def test_each_process_is_walled_in_and_on_its_core(machine: Machine, core: int) 
     assert status["Cpus_allowed_list"] == str(core)
     admin = http.client.HTTPConnection(f"127.0.1.{core}", 8001)
     assert get(admin, "/readyz")[0].status == 200
-    assert b"\nprocess_resident_memory_bytes " in get(admin, "/metrics")[1]  # it must be able to see itself
+    # This metric is missing if the process cannot read its own folder in /proc.
+    assert b"\nprocess_resident_memory_bytes " in get(admin, "/metrics")[1]
 
 
-def test_no_request_is_lost_while_they_are_restarted_one_after_the_other(
-    machine: Machine, token: dict[str, str]
-) -> None:
-    before = [machine.main_process(unit) for unit in UNITS]
-    restarted = threading.Event()
+def test_restarts_of_the_units_in_turn_lose_no_request(machine: Machine, token: dict[str, str]) -> None:
+    old_pids = [machine.main_pid(unit) for unit in UNITS]
+    all_restarted = threading.Event()
 
-    def ask() -> set[int]:
-        found = set()
-        while not restarted.is_set():
-            found.add(machine.get(**token)[0].status)
-        return found
+    def send_requests() -> set[int]:
+        statuses = set()
+        while not all_restarted.is_set():
+            statuses.add(machine.get(**token)[0].status)
+        return statuses
 
     with ThreadPoolExecutor(4) as pool:
-        clients = [pool.submit(ask) for _ in range(4)]
+        clients = [pool.submit(send_requests) for _ in range(4)]
         try:
             for unit in UNITS:
                 machine.run(f"systemctl restart {unit}")
         finally:
-            restarted.set()
+            all_restarted.set()
         assert [client.result() for client in clients] == [{200}] * 4
-    assert not set(before) & {machine.main_process(unit) for unit in UNITS}
+    assert not set(old_pids) & {machine.main_pid(unit) for unit in UNITS}
 
 
-def test_one_that_dies_comes_back(machine: Machine) -> None:
+def test_systemd_restarts_a_killed_process(machine: Machine) -> None:
     unit = UNITS[0]
-    before = machine.main_process(unit)
+    old_pid = machine.main_pid(unit)
     machine.run(f"systemctl kill --signal=KILL {unit}")
-    wait_until(lambda: machine.main_process(unit) not in {before, "0"})
+    wait_until(lambda: machine.main_pid(unit) not in {old_pid, "0"})
