@@ -20,7 +20,7 @@ pytestmark = pytest.mark.deploy
 SECRET = "test-secret-of-thirty-two-bytes-or-more"
 UID = 10_001
 
-# What a container runtime does between unshare() and the start of the image's program.
+# A container runtime does the same between unshare() and the start of the image's program.
 ENTER = """
 set -eu
 root=$1; shift

@@ -59,7 +59,7 @@ def is_error(answer: Answer, *reasons: str) -> bool:
 
 
 class Resources(NamedTuple):
-    """What the service holds: connections by its metric, backends in Postgres, threads, file descriptors."""
+    """The service's resources: connections by its metric, backends in Postgres, threads, file descriptors."""
 
     connections: float
     backends: int

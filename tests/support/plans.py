@@ -17,11 +17,11 @@ class Plan(NamedTuple):
 
     Attributes:
         page: The nodes that produce the cases.
-        beside: The nodes that produce the cursor case and the page info.
+        other: The nodes that produce the cursor case and the page info.
     """
 
     page: list[dict[str, Any]]
-    beside: list[dict[str, Any]]
+    other: list[dict[str, Any]]
 
     @classmethod
     def of(cls, database: CasesDatabase, query: CaseQuery) -> "Plan":
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     @property
     def rows_read(self) -> int:
         """Return how many rows of the table were read, including the rows that a filter removed."""
-        scans = [node for node in (*self.page, *self.beside) if "Relation Name" in node]
+        scans = [node for node in (*self.page, *self.other) if "Relation Name" in node]
         return sum(
             int(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)))
             for node in scans
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 
     def __str__(self) -> str:
         """Return the nodes as JSON; their children are left out, because they are in the list themselves."""
-        return json.dumps([{**node, "Plans": None} for node in (*self.page, *self.beside)], indent=1)
+        return json.dumps([{**node, "Plans": None} for node in (*self.page, *self.other)], indent=1)
 
 
 def _nodes(plan: dict[str, Any], *, init_plans: bool) -> Iterator[dict[str, Any]]:
