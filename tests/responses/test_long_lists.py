@@ -1,4 +1,4 @@
-"""Lists too long to hold at once are sent as they are read: whole, from one snapshot, or visibly broken."""
+"""Long lists are streamed while they are read: complete and from one snapshot, or visibly incomplete."""
 
 import json
 import logging
@@ -22,31 +22,31 @@ from medmitra_cases.schemas.case import CaseSchema
 from tests.support.factories import DOCTOR, KEYS, CasesDatabase, execute, in_json
 from tests.support.processes import wait_until
 
-ASKED = f"/cases/all_cases?user_id={DOCTOR}"
+CASES_URL = f"/cases/all_cases?user_id={DOCTOR}"
 BOUND = BoundQuery(CaseQuery(DOCTOR), DOCTOR, row_versions=True)
 SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname = current_database()"
 TERMINATE = f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}"
 
 
 @pytest.fixture(autouse=True)
-def _short_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def _stream_short_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cases, "WHOLE_CASES", 20)
     monkeypatch.setattr(cases, "CHUNK_CASES", 10)
 
 
 @pytest.fixture(autouse=True)
-def _alone(database: CasesDatabase) -> None:
-    """No session of the test before, which may take a moment to end, is taken for one of this test."""
-    wait_until(lambda: not states(database))
+def _wait_for_old_sessions(database: CasesDatabase) -> None:
+    """Wait until the sessions of the previous test have ended, because this test counts its own."""
+    wait_until(lambda: not session_states(database))
 
 
 def add(database: CasesDatabase, count: int) -> None:
-    """Give ``DOCTOR`` that many cases, among those of another."""
+    """Insert this many cases of ``DOCTOR``, mixed with as many of another doctor."""
     database.add_many([DOCTOR, DOCTOR[:-1] + "7"], 2 * count)
 
 
 def stored(database: CasesDatabase) -> list[dict[str, Any]]:
-    """What the contract makes of ``DOCTOR``'s cases as the owner sees them."""
+    """``DOCTOR``'s cases in the JSON of the contract, read by the owner of the database."""
     columns = ", ".join(database.layout.owner_column if key == "user_id" else key for key in KEYS)
     rows = execute(
         database.owner,
@@ -57,35 +57,35 @@ def stored(database: CasesDatabase) -> list[dict[str, Any]]:
     return [in_json(dict(zip(KEYS, row, strict=True))) for row in rows]
 
 
-def states(database: CasesDatabase) -> list[str]:
-    """What the service's sessions are at."""
+def session_states(database: CasesDatabase) -> list[str]:
+    """The states of the service's sessions."""
     return [state for (state,) in execute(database.owner, f"SELECT state {SESSIONS}")]
 
 
-def begin(client: FlaskClient) -> tuple[TestResponse, Iterator[bytes]]:
-    """Ask without taking the body; returns the answer and its chunks."""
-    response = client.get(ASKED)
+def start_stream(client: FlaskClient) -> tuple[TestResponse, Iterator[bytes]]:
+    """Send a request; returns the response and its chunks, none of them read yet."""
+    response = client.get(CASES_URL)
     chunks = response.iter_encoded()
     return response, iter(chunks)
 
 
 @pytest.mark.parametrize("count", [19, 20, 21, 29, 30, 31, 95])
-def test_every_length_is_whole(client: FlaskClient, database: CasesDatabase, count: int) -> None:
+def test_a_list_of_any_length_is_complete(client: FlaskClient, database: CasesDatabase, count: int) -> None:
     add(database, count)
-    response = client.get(ASKED)
+    response = client.get(CASES_URL)
     assert response.get_json() == {"cases": stored(database)}
     assert len(response.get_json()["cases"]) == count
     assert ("Content-Length" in response.headers) == (count <= 20)
     assert response.data == json.dumps(response.get_json(), separators=(",", ":")).encode()
     assert response.headers["Cache-Control"] == "private, no-cache"
     assert response.content_type == "application/json"
-    assert states(database) == ["idle"]
+    assert session_states(database) == ["idle"]
 
 
-def test_a_list_is_of_one_moment(client: FlaskClient, database: CasesDatabase) -> None:
+def test_a_list_comes_from_one_snapshot(client: FlaskClient, database: CasesDatabase) -> None:
     add(database, 50)
     before = stored(database)
-    _, chunks = begin(client)
+    _, chunks = start_stream(client)
     received = [next(chunks)]
     execute(database.owner, f"UPDATE {database.layout.relation} SET status = 'failed'")
     execute(database.owner, f"DELETE FROM {database.layout.relation} WHERE id % 3 = 0")
@@ -93,41 +93,43 @@ def test_a_list_is_of_one_moment(client: FlaskClient, database: CasesDatabase) -
     assert json.loads(b"".join([*received, *chunks])) == {"cases": before}
 
 
-def test_it_begins_before_all_is_read(client: FlaskClient, database: CasesDatabase) -> None:
+def test_the_response_begins_before_all_rows_are_read(client: FlaskClient, database: CasesDatabase) -> None:
     add(database, 50)
-    response, chunks = begin(client)
+    response, chunks = start_stream(client)
     first = next(chunks)
     assert first.startswith(b'{"cases":[{"case_id":"')
     assert first.count(b'"case_id"') == 10
-    assert states(database) == ["idle in transaction"]
+    assert session_states(database) == ["idle in transaction"]
     response.close()
 
 
-def test_a_reader_who_leaves_gives_the_connection_back(client: FlaskClient, database: CasesDatabase) -> None:
+def test_a_closed_response_releases_its_database_connection(
+    client: FlaskClient, database: CasesDatabase
+) -> None:
     add(database, 50)
     for _ in range(2):
-        response, chunks = begin(client)
+        response, chunks = start_stream(client)
         next(chunks)
         response.close()
-        assert states(database) == ["idle"]
-    assert len(client.get(ASKED).get_json()["cases"]) == 50
+        assert session_states(database) == ["idle"]
+    assert len(client.get(CASES_URL).get_json()["cases"]) == 50
 
 
-def test_head_of_a_long_list(client: FlaskClient, database: CasesDatabase) -> None:
+def test_head_of_a_long_list_has_the_headers_of_get(client: FlaskClient, database: CasesDatabase) -> None:
     add(database, 50)
-    named = {"X-Request-ID": "the-same"}
-    with client.head(ASKED, headers=named) as head:
+    headers = {"X-Request-ID": "the-same"}
+    with client.head(CASES_URL, headers=headers) as head:
         assert (head.status_code, head.data) == (200, b"")
-    with client.get(ASKED, headers=named) as answer:
-        assert dict(head.headers) == dict(answer.headers)
-    assert states(database) == ["idle"]
+    with client.get(CASES_URL, headers=headers) as response:
+        assert dict(head.headers) == dict(response.headers)
+    assert session_states(database) == ["idle"]
 
 
-def test_a_list_that_breaks_off_is_not_json(
+def test_an_interrupted_list_is_not_json(
     client: FlaskClient, database: CasesDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     add(database, 50)
-    response = client.get(ASKED, headers={"X-Request-ID": "nightshift-1"})
+    response = client.get(CASES_URL, headers={"X-Request-ID": "nightshift-1"})
     chunks = iter(response.iter_encoded())
     received = next(chunks)
     execute(database.owner, TERMINATE)
@@ -138,17 +140,17 @@ def test_a_list_that_breaks_off_is_not_json(
         json.loads(received)
     (message,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert message.startswith("request nightshift-1 broken off: database unavailable (OperationalError: ")
-    assert len(client.get(ASKED).get_json()["cases"]) == 50
-    assert states(database) == ["idle"]
+    assert len(client.get(CASES_URL).get_json()["cases"]) == 50
+    assert session_states(database) == ["idle"]
 
 
-def test_what_breaks_a_list_off_takes_no_data_along(
+def test_the_error_of_an_interrupted_list_has_no_patient_data(
     client: FlaskClient,
     database: CasesDatabase,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Refused(CaseBatches):
+    class RefusedBatches(CaseBatches):
         count = 0
 
         def __next__(self) -> Any:
@@ -160,29 +162,29 @@ def test_what_breaks_a_list_off_takes_no_data_along(
             return super().__next__()
 
     add(database, 50)
-    monkeypatch.setattr(reader, "CaseBatches", Refused)
-    _, chunks = begin(client)
+    monkeypatch.setattr(reader, "CaseBatches", RefusedBatches)
+    _, chunks = start_stream(client)
     next(chunks)
     with pytest.raises(BrokenOff) as raised:
         next(chunks)
-    logged = caplog.text + "".join(traceback.format_exception(raised.value))  # which the server logs
+    logged = caplog.text + "".join(traceback.format_exception(raised.value))  # the server logs this
     assert "the database refused the data of this request (SQLSTATE 22P02)" in logged
     assert "John Doe" not in logged
-    assert states(database) == ["idle"]
+    assert session_states(database) == ["idle"]
 
 
-def test_a_list_that_cannot_be_written_is_a_500(
+def test_a_list_that_cannot_be_serialized_gets_a_500(
     client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(database, 50)
     monkeypatch.setattr(CaseSchema, "dump_rows", lambda *_: 1 / 0)
-    response = client.get(ASKED)
+    response = client.get(CASES_URL)
     assert response.status_code == 500
     assert response.get_json()["detail"].startswith("Internal server error: unexpected error (request id ")
-    assert states(database) == ["idle"]
+    assert session_states(database) == ["idle"]
 
 
-def test_a_batch_that_cannot_be_decoded_leaves_no_transaction(
+def test_a_batch_that_cannot_be_decoded_ends_its_transaction(
     service_database: Database, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(database, 50)
@@ -192,7 +194,7 @@ def test_a_batch_that_cannot_be_decoded_leaves_no_transaction(
     )
     with pytest.raises(ZeroDivisionError):
         next(batches)
-    assert states(database) == ["idle"]
+    assert session_states(database) == ["idle"]
 
 
 def test_a_lost_connection_is_replaced_before_a_list_begins(
@@ -204,40 +206,40 @@ def test_a_lost_connection_is_replaced_before_a_list_begins(
     batches = service_database.read(0, CaseBatches, BOUND, 10)
     assert [len(batch.rows) for batch in batches] == [10] * 5
     batches.close()
-    assert states(database) == ["idle"]
+    assert session_states(database) == ["idle"]
 
 
 @pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
-def test_a_list_that_cannot_begin_is_a_500(
+def test_a_list_whose_query_fails_gets_a_500(
     client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "fetch_cases", lambda *_: None)  # too many, it says
+    monkeypatch.setattr(reader, "fetch_cases", lambda *_: None)  # None means too many cases
     execute(database.owner, "ALTER TABLE medmitra.cases RENAME COLUMN status TO state")
     try:
-        response = client.get(ASKED)
+        response = client.get(CASES_URL)
     finally:
         execute(database.owner, "ALTER TABLE medmitra.cases RENAME COLUMN state TO status")
     assert response.status_code == 500
     assert response.get_json()["detail"].startswith("Internal server error: unexpected database error")
-    assert states(database) == ["idle"]
+    assert session_states(database) == ["idle"]
 
 
-def test_a_list_whose_first_rows_cannot_be_read_is_a_500(
+def test_a_list_whose_first_rows_cannot_be_read_gets_a_500(
     client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Terminated(CaseBatches):
+    class TerminatedBatches(CaseBatches):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             execute(database.owner, TERMINATE)
 
     add(database, 50)
-    monkeypatch.setattr(reader, "CaseBatches", Terminated)
-    response = client.get(ASKED)
+    monkeypatch.setattr(reader, "CaseBatches", TerminatedBatches)
+    response = client.get(CASES_URL)
     assert response.status_code == 500
     assert response.get_json()["detail"].startswith("Internal server error: database unavailable")
 
 
-def test_cases_that_vanish_before_a_list_begins(
+def test_a_list_leaves_out_cases_deleted_before_it_begins(
     client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(database, 50)
@@ -248,14 +250,16 @@ def test_cases_that_vanish_before_a_list_begins(
         return fetched
 
     monkeypatch.setattr(reader, "fetch_cases", fetch_then_delete)
-    assert client.get(ASKED).data == b'{"cases":[]}'
+    assert client.get(CASES_URL).data == b'{"cases":[]}'
 
 
-def test_closing_late_does_not_disturb_the_next(client: FlaskClient, database: CasesDatabase) -> None:
+def test_a_response_closed_late_does_not_disturb_the_next_one(
+    client: FlaskClient, database: CasesDatabase
+) -> None:
     add(database, 50)
-    first, chunks = begin(client)
+    first, chunks = start_stream(client)
     b"".join(chunks)
-    second, chunks = begin(client)
+    second, chunks = start_stream(client)
     received = next(chunks)
     first.close()
     assert len(json.loads(received + b"".join(chunks))["cases"]) == 50

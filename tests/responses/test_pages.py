@@ -1,4 +1,4 @@
-"""Pages: links that lead on while cases come and go, places that are none, and what a page costs."""
+"""Pages: their links while cases are added and deleted, invalid cursors, and the rows that a page reads."""
 
 import itertools
 import random
@@ -22,26 +22,26 @@ from tests.support.plans import Plan
 
 URL = "/cases/all_cases"
 OTHER = DOCTOR[:-1] + "7"
-UNKNOWN_PLACE = {"detail": "after must be the case_id of one of this doctor's cases"}
+INVALID_CURSOR = {"detail": "after must be the case_id of one of this doctor's cases"}
 
 
 @pytest.fixture(params=["row_versions", "body"])
-def reader(database: CasesDatabase, request: pytest.FixtureRequest) -> Iterator[FlaskClient]:
-    """A client of the service, with either source of tags."""
+def etag_client(database: CasesDatabase, request: pytest.FixtureRequest) -> Iterator[FlaskClient]:
+    """A client of the service, once with each source of ETags."""
     with client_on(database.service_dsn, MEDMITRA_ETAG_SOURCE=request.param) as client:
         yield client
 
 
 @pytest.fixture
 def writer(database: CasesDatabase) -> Iterator[Connection]:
-    """A connection of somebody else's, who may change every case."""
+    """A second connection of the owner of the database, who may change every case."""
     with closing(psycopg2.connect(database.owner_dsn)) as connection:
         connection.autocommit = True
         yield connection
 
 
-def get(client: FlaskClient, **sent: str) -> TestResponse:
-    response = client.get(URL, query_string={"user_id": DOCTOR, **sent})
+def get(client: FlaskClient, **params: str) -> TestResponse:
+    response = client.get(URL, query_string={"user_id": DOCTOR, **params})
     assert response.status_code == 200, response.get_json()
     return response
 
@@ -51,7 +51,7 @@ def names(response: TestResponse) -> list[str]:
 
 
 def numbered(count: int, **columns: Any) -> list[dict[str, Any]]:
-    """Cases whose patients are called 1, 2, 3, …"""
+    """Cases whose patients are named 1, 2, 3, …"""
     return [case(patient_name=str(number), **columns) for number in range(1, count + 1)]
 
 
@@ -61,203 +61,211 @@ def delete(database: CasesDatabase, *cases: dict[str, Any]) -> None:
         execute(database.owner, f"DELETE FROM {relation} WHERE case_id = %s", [columns["case_id"]])
 
 
-def walk(client: FlaskClient, **sent: str) -> Iterator[TestResponse]:
-    """The pages that rel=next leads to, from the first to the last."""
+def follow_next(client: FlaskClient, **params: str) -> Iterator[TestResponse]:
+    """Yield the first page, and each page that rel=next leads to."""
     while True:
-        response = get(client, **sent)
+        response = get(client, **params)
         yield response
         if "next" not in links(response):
             return
-        sent = links(response)["next"]
+        params = links(response)["next"]
 
 
-@pytest.mark.parametrize("sent", [{}, {"status": "pending"}, {"sort_order": "desc"}, {"search": "patient"}])
+@pytest.mark.parametrize("params", [{}, {"status": "pending"}, {"sort_order": "desc"}, {"search": "patient"}])
 @pytest.mark.parametrize("limit", [1, 3, 7])
-def test_a_walk_meets_all_that_stay_once_while_others_come_and_go(
-    client: FlaskClient, database: CasesDatabase, writer: Connection, sent: dict[str, str], limit: int
+def test_rel_next_reaches_each_remaining_case_once_while_others_change(
+    client: FlaskClient, database: CasesDatabase, writer: Connection, params: dict[str, str], limit: int
 ) -> None:
-    """Any case may go but the one to go on after; that one may cease to match."""
-    pick = random.Random(limit)
+    """Writers delete other cases, and change the cursor case so that it no longer matches."""
+    rng = random.Random(limit)
     relation = database.layout.relation
-    stay = [case(patient_name=f"Patient {number}") for number in range(30)]
-    go = [case(patient_name="Patient who leaves") for _ in range(30)]
-    database.add(*itertools.chain(*zip(stay, go, strict=True)))
-    met: list[str] = []
-    for response in walk(client, limit=str(limit), **sent):
+    remaining = [case(patient_name=f"Patient {number}") for number in range(30)]
+    deleted = [case(patient_name="Patient to delete") for _ in range(30)]
+    database.add(*itertools.chain(*zip(remaining, deleted, strict=True)))
+    visited: list[str] = []
+    for response in follow_next(client, limit=str(limit), **params):
         page = response.get_json()["cases"]
-        met += [found["case_id"] for found in page]
-        place = page[-1]["case_id"]
-        for columns in pick.sample(go, 3):
-            changed = [columns["case_id"], place]
+        visited += [found["case_id"] for found in page]
+        cursor_id = page[-1]["case_id"]
+        for columns in rng.sample(deleted, 3):
+            changed = [columns["case_id"], cursor_id]
             execute(writer, f"DELETE FROM {relation} WHERE case_id = %s AND case_id <> %s", changed)
-        if page[-1]["patient_name"] == "Patient who leaves":
+        if page[-1]["patient_name"] == "Patient to delete":
             change = f"UPDATE {relation} SET status = 'completed', patient_name = '' WHERE case_id = %s"
-            execute(writer, change, [place])
-        # Of the new ones the walk may meet some, and must end nevertheless.
-        if len(met) < 50:
-            database.add(case(patient_name="Patient who comes"))
-    assert len(met) == len({*met})
-    expected = [columns["case_id"] for columns in stay]
-    assert [case_id for case_id in met if case_id in expected] == (
-        expected[::-1] if "sort_order" in sent else expected
+            execute(writer, change, [cursor_id])
+        # The pages may reach some of the new cases, but they must end.
+        if len(visited) < 50:
+            database.add(case(patient_name="Patient added later"))
+    assert len(visited) == len({*visited})
+    expected = [columns["case_id"] for columns in remaining]
+    assert [case_id for case_id in visited if case_id in expected] == (
+        expected[::-1] if "sort_order" in params else expected
     )
 
 
-@pytest.mark.parametrize("sent", [{}, {"sort_order": "desc"}, {"gender": "female"}])
-def test_there_and_back_again(client: FlaskClient, database: CasesDatabase, sent: dict[str, str]) -> None:
+@pytest.mark.parametrize("params", [{}, {"sort_order": "desc"}, {"gender": "female"}])
+def test_rel_prev_leads_back_to_the_same_pages(
+    client: FlaskClient, database: CasesDatabase, params: dict[str, str]
+) -> None:
     for columns in numbered(23):
-        database.add(columns, case(patient_gender="male" if "gender" in sent else "female", user_id=OTHER))
-    there = [*walk(client, limit="5", **sent)]
-    assert [len(names(response)) for response in there] == [5, 5, 5, 5, 3]
-    response = there[-1]
-    for before in there[-2::-1]:
+        database.add(columns, case(patient_gender="male" if "gender" in params else "female", user_id=OTHER))
+    forward = [*follow_next(client, limit="5", **params)]
+    assert [len(names(response)) for response in forward] == [5, 5, 5, 5, 3]
+    response = forward[-1]
+    for expected in forward[-2::-1]:
         response = get(client, **links(response)["prev"])
-        assert response.data == before.data
+        assert response.data == expected.data
     assert "prev" not in links(response)
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "params",
     [
         *({}, {"limit": "5"}, {"limit": "5", "page": "3"}, {"sort_order": "desc"}, {"sort_by": "status"}),
         *({"sort_by": "status", "limit": "5"}, {"status": "nothing has this"}, {"search": "a", "page": "1"}),
     ],
 )
 @pytest.mark.parametrize("headers", [{}, {"If-None-Match": "*"}, {"If-None-Match": '"x", W/"y"'}])
-def test_a_place_that_is_none_of_the_doctors_is_refused(
-    reader: FlaskClient, database: CasesDatabase, sent: dict[str, str], headers: dict[str, str]
+def test_a_cursor_that_is_not_the_doctors_case_gets_a_400(
+    etag_client: FlaskClient, database: CasesDatabase, params: dict[str, str], headers: dict[str, str]
 ) -> None:
-    """Whether it is deleted, another doctor's or nobody's cannot be told from the answer."""
+    """The response is the same for a deleted case, another doctor's case and an unknown id."""
     deleted, others, *_ = cases = [case(), case(user_id=OTHER), case()]
     database.add(*cases)
     delete(database, deleted)
-    answers = []
+    responses = []
     for after in (deleted["case_id"], others["case_id"], str(uuid.uuid4())):
-        asked = {"user_id": DOCTOR, "after": after, **sent}
-        named = {"X-Request-ID": "the-same", **headers}
-        response = reader.get(URL, query_string=asked, headers=named)
+        query = {"user_id": DOCTOR, "after": after, **params}
+        all_headers = {"X-Request-ID": "the-same", **headers}
+        response = etag_client.get(URL, query_string=query, headers=all_headers)
         assert response.status_code == 400
-        assert response.get_json() == UNKNOWN_PLACE
-        answers.append((response.data, dict(response.headers)))
-    assert answers[0] == answers[1] == answers[2]
-    assert not {"Link", "X-Total-Count", "ETag"} & {*answers[0][1]}
+        assert response.get_json() == INVALID_CURSOR
+        responses.append((response.data, dict(response.headers)))
+    assert responses[0] == responses[1] == responses[2]
+    assert not {"Link", "X-Total-Count", "ETag"} & {*responses[0][1]}
 
 
-def test_a_place_that_does_not_match_is_a_place(client: FlaskClient, database: CasesDatabase) -> None:
+def test_a_cursor_case_need_not_match_the_filter(client: FlaskClient, database: CasesDatabase) -> None:
     cases = numbered(5)
     cases[2]["status"] = "failed"
     database.add(*cases)
-    place = cases[2]["case_id"]
-    assert names(get(client, after=place, status="pending")) == ["4", "5"]
-    assert names(get(client, after=place, status="pending", sort_order="desc")) == ["2", "1"]
-    page = get(client, after=place, status="pending", limit="1")
+    cursor_id = cases[2]["case_id"]
+    assert names(get(client, after=cursor_id, status="pending")) == ["4", "5"]
+    assert names(get(client, after=cursor_id, status="pending", sort_order="desc")) == ["2", "1"]
+    page = get(client, after=cursor_id, status="pending", limit="1")
     assert names(page) == ["4"]
     assert page.headers["X-Total-Count"] == "4"
     assert names(get(client, **links(page)["prev"])) == ["2"]
 
 
-@pytest.mark.parametrize("sent", [{}, {"limit": "10"}, {"status": "pending"}, {"sort_by": "patient_name"}])
-def test_what_is_new_since(reader: FlaskClient, database: CasesDatabase, sent: dict[str, str]) -> None:
+@pytest.mark.parametrize("params", [{}, {"limit": "10"}, {"status": "pending"}, {"sort_by": "patient_name"}])
+def test_after_returns_the_cases_added_after_the_cursor(
+    etag_client: FlaskClient, database: CasesDatabase, params: dict[str, str]
+) -> None:
     cases = numbered(8)
     database.add(*cases[:5])
-    sent = {"user_id": DOCTOR, "after": cases[4]["case_id"], **sent}
-    nothing = reader.get(URL, query_string=sent)
-    assert nothing.data == b'{"cases":[]}'
-    known = {"If-None-Match": nothing.headers["ETag"]}
-    assert reader.get(URL, query_string=sent, headers=known).status_code == 304
+    params = {"user_id": DOCTOR, "after": cases[4]["case_id"], **params}
+    empty = etag_client.get(URL, query_string=params)
+    assert empty.data == b'{"cases":[]}'
+    headers = {"If-None-Match": empty.headers["ETag"]}
+    assert etag_client.get(URL, query_string=params, headers=headers).status_code == 304
     database.add(case(user_id=OTHER))
-    assert reader.get(URL, query_string=sent, headers=known).status_code == 304
+    assert etag_client.get(URL, query_string=params, headers=headers).status_code == 304
     database.add(*cases[5:])
-    response = reader.get(URL, query_string=sent, headers=known)
+    response = etag_client.get(URL, query_string=params, headers=headers)
     assert response.status_code == 200
     assert names(response) == ["6", "7", "8"]
-    assert names(get(reader, **{**sent, "after": cases[7]["case_id"]})) == []
+    assert names(get(etag_client, **{**params, "after": cases[7]["case_id"]})) == []
 
 
-def test_pages_beyond_the_end(reader: FlaskClient, database: CasesDatabase) -> None:
+def test_a_page_after_the_last_one_is_empty_and_links_back(
+    etag_client: FlaskClient, database: CasesDatabase
+) -> None:
     cases = numbered(12)
     database.add(*cases)
-    for sent in ({}, {"sort_by": "created_at"}):
+    for params in ({}, {"sort_by": "created_at"}):
         for page in ("4", "5", "999999999"):
-            beyond = get(reader, limit="5", page=page, **sent)
+            beyond = get(etag_client, limit="5", page=page, **params)
             assert names(beyond) == []
             assert beyond.headers["X-Total-Count"] == "12"
             assert [*links(beyond)] == ["first", "prev", "last"]
-            followed = {relation: names(get(reader, **target)) for relation, target in links(beyond).items()}
+            followed = {
+                relation: names(get(etag_client, **target)) for relation, target in links(beyond).items()
+            }
             assert followed == {
                 "first": ["1", "2", "3", "4", "5"],
                 "prev": ["11", "12"],
                 "last": ["11", "12"],
             }
-    end = get(reader, limit="5", after=cases[-1]["case_id"])
-    assert names(end) == []
-    assert end.headers["X-Total-Count"] == "12"
-    assert [*links(end)] == ["first", "prev", "last"]
-    assert names(get(reader, **links(end)["prev"])) == ["8", "9", "10", "11", "12"]
+    after_last = get(etag_client, limit="5", after=cases[-1]["case_id"])
+    assert names(after_last) == []
+    assert after_last.headers["X-Total-Count"] == "12"
+    assert [*links(after_last)] == ["first", "prev", "last"]
+    assert names(get(etag_client, **links(after_last)["prev"])) == ["8", "9", "10", "11", "12"]
 
 
-@pytest.mark.parametrize("sent", [{}, {"sort_by": "status"}, {"page": "7"}, {"sort_order": "desc"}])
-def test_pages_of_nothing(reader: FlaskClient, sent: dict[str, str]) -> None:
-    nothing = get(reader, limit="5", **sent)
-    assert nothing.data == b'{"cases":[]}'
-    assert nothing.headers["X-Total-Count"] == "0"
-    assert {"first", "last"} <= {*links(nothing)} <= {"first", "prev", "last"}
-    for target in links(nothing).values():
-        assert get(reader, **target).data == b'{"cases":[]}'
+@pytest.mark.parametrize("params", [{}, {"sort_by": "status"}, {"page": "7"}, {"sort_order": "desc"}])
+def test_the_pages_of_an_empty_list_are_empty(etag_client: FlaskClient, params: dict[str, str]) -> None:
+    empty = get(etag_client, limit="5", **params)
+    assert empty.data == b'{"cases":[]}'
+    assert empty.headers["X-Total-Count"] == "0"
+    assert {"first", "last"} <= {*links(empty)} <= {"first", "prev", "last"}
+    for target in links(empty).values():
+        assert get(etag_client, **target).data == b'{"cases":[]}'
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "params",
     [
         *({}, {"page": "2"}, {"page": "3"}, {"page": "9"}, {"status": "failed"}, {"sort_order": "desc"}),
         *({"sort_by": "patient_age"}, {"sort_by": "patient_age", "page": "2", "sort_order": "desc"}),
     ],
 )
-@pytest.mark.parametrize("has_place", [False, True])
+@pytest.mark.parametrize("has_cursor", [False, True])
 def test_304_and_head_have_the_headers_of_the_page(
-    reader: FlaskClient, database: CasesDatabase, sent: dict[str, str], has_place: bool
+    etag_client: FlaskClient, database: CasesDatabase, params: dict[str, str], has_cursor: bool
 ) -> None:
     cases = numbered(12)
     database.add(*cases)
-    asked = {"user_id": DOCTOR, "limit": "5", **sent}
-    if has_place:
-        asked["after"] = cases[3]["case_id"]
-    named = {"X-Request-ID": "the-same"}
-    page = reader.get(URL, query_string=asked, headers=named)
+    query = {"user_id": DOCTOR, "limit": "5", **params}
+    if has_cursor:
+        query["after"] = cases[3]["case_id"]
+    headers = {"X-Request-ID": "the-same"}
+    page = etag_client.get(URL, query_string=query, headers=headers)
     assert page.status_code == 200
     assert {"Link", "X-Total-Count"} < {*page.headers.keys()}
-    head = reader.head(URL, query_string=asked, headers=named)
+    head = etag_client.head(URL, query_string=query, headers=headers)
     assert (head.status_code, head.data) == (200, b"")
     assert dict(head.headers) == dict(page.headers)
 
-    known = {**named, "If-None-Match": page.headers["ETag"]}
-    same = reader.get(URL, query_string=asked, headers=known)
-    assert (same.status_code, same.data) == (304, b"")
-    of_the_body = {"Content-Type", "Content-Length"}
-    assert dict(same.headers) == {
-        name: value for name, value in page.headers.items() if name not in of_the_body
+    conditional = {**headers, "If-None-Match": page.headers["ETag"]}
+    not_modified = etag_client.get(URL, query_string=query, headers=conditional)
+    assert (not_modified.status_code, not_modified.data) == (304, b"")
+    body_headers = {"Content-Type", "Content-Length"}
+    assert dict(not_modified.headers) == {
+        name: value for name, value in page.headers.items() if name not in body_headers
     }
 
 
-@pytest.mark.parametrize("sent", [{}, {"sort_by": "patient_age"}, {"page": "2"}, {"page": "9"}])
-def test_a_case_on_another_page_changes_the_tag_with_the_total(
-    reader: FlaskClient, database: CasesDatabase, sent: dict[str, str]
+@pytest.mark.parametrize("params", [{}, {"sort_by": "patient_age"}, {"page": "2"}, {"page": "9"}])
+def test_a_case_on_another_page_changes_the_etag_and_the_total(
+    etag_client: FlaskClient, database: CasesDatabase, params: dict[str, str]
 ) -> None:
     database.add(*numbered(12, patient_age=7))
-    asked = {"user_id": DOCTOR, "limit": "5", **sent}
-    page = reader.get(URL, query_string=asked)
-    known = {"If-None-Match": page.headers["ETag"]}
+    query = {"user_id": DOCTOR, "limit": "5", **params}
+    page = etag_client.get(URL, query_string=query)
+    headers = {"If-None-Match": page.headers["ETag"]}
     database.add(case(patient_age=8))
-    after = reader.get(URL, query_string=asked, headers=known)
+    after = etag_client.get(URL, query_string=query, headers=headers)
     assert (after.status_code, after.data) == (200, page.data)
     assert (page.headers["X-Total-Count"], after.headers["X-Total-Count"]) == ("12", "13")
 
 
 @pytest.mark.parametrize("limit", ["1", "5"])
-def test_cases_that_come_while_an_empty_page_is_looked_at(
+def test_the_links_of_an_empty_page_lead_to_cases_added_during_the_request(
     client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    """Whoever follows the links from an empty page misses none that came meanwhile."""
+    """The cases are added between two queries of the same request."""
     cases = numbered(4)
     database.add(*cases[:2])
     new = iter(cases[2:])
@@ -268,42 +276,40 @@ def test_cases_that_come_while_an_empty_page_is_looked_at(
         return fetch_version(*args, **kwargs)
 
     monkeypatch.setattr(fetch, "fetch_version", add_then_fetch)
-    pages = walk(client, after=cases[1]["case_id"], limit=limit)
+    pages = follow_next(client, after=cases[1]["case_id"], limit=limit)
     assert [name for response in pages for name in names(response)] == ["3", "4"]
 
 
 @pytest.fixture
-def places(database: CasesDatabase) -> list[str]:
-    """The ids of ``DOCTOR``'s 5,000 cases in insertion order, with many of others between and after them."""
+def case_ids(database: CasesDatabase) -> list[str]:
+    """The ids of ``DOCTOR``'s 5,000 cases in insert order, with others' cases between and after them."""
     others = [str(uuid.uuid4()) for _ in range(20)]
     database.add_many([DOCTOR, *others[:4]], 15_000)
     database.add_many([DOCTOR], 2_000)
     database.add_many(others, 30_000)
     layout = database.layout
-    mine = f"SELECT case_id::text FROM {layout.relation} WHERE {layout.owner_column} = %s ORDER BY id"
-    return [case_id for (case_id,) in execute(database.owner, mine, [DOCTOR])]
+    select = f"SELECT case_id::text FROM {layout.relation} WHERE {layout.owner_column} = %s ORDER BY id"
+    return [case_id for (case_id,) in execute(database.owner, select, [DOCTOR])]
 
 
 @pytest.mark.parametrize("sort_order", ["asc", "desc"])
-def test_a_page_at_any_place_reads_what_the_first_page_reads(
-    database: CasesDatabase, places: list[str], sort_order: str
+def test_a_page_after_any_cursor_reads_as_few_rows_as_the_first_page(
+    database: CasesDatabase, case_ids: list[str], sort_order: str
 ) -> None:
     first = CaseQuery(DOCTOR, sort_order=sort_order, limit=5)
-    for place in (places[5], places[2_500], places[4_994]):
-        deep = Plan.of(database, first._replace(after=place))
+    for cursor_id in (case_ids[5], case_ids[2_500], case_ids[4_994]):
+        deep = Plan.of(database, first._replace(after=cursor_id))
         *_, scan = deep.page
         assert "Sort" not in {node["Node Type"] for node in deep.page}
         assert re.search(r"\bid\)? [<>] ", scan["Index Cond"]), str(deep)
         assert (scan["Actual Rows"], scan.get("Rows Removed by Filter", 0)) == (5, 0)
-        # Both count all that match; beside that, what is around the place.
+        # Both count all matching cases. The page after a cursor also reads the rows around the cursor.
         assert deep.rows_read <= Plan.of(database, first).rows_read + 30, str(deep)
 
 
-def test_a_list_that_is_no_page_reads_no_more_than_it_holds(
-    database: CasesDatabase, places: list[str]
-) -> None:
+def test_a_list_without_pages_reads_only_its_own_rows(database: CasesDatabase, case_ids: list[str]) -> None:
     for new in (0, 7):
-        since = Plan.of(database, CaseQuery(DOCTOR, after=places[-1 - new]))
+        since = Plan.of(database, CaseQuery(DOCTOR, after=case_ids[-1 - new]))
         assert since.page[0]["Actual Rows"] == new
-        assert since.rows_read == new + 1, str(since)  # the place itself
-    assert Plan.of(database, CaseQuery(DOCTOR, sort_order="desc")).rows_read == len(places)
+        assert since.rows_read == new + 1, str(since)  # and the cursor case
+    assert Plan.of(database, CaseQuery(DOCTOR, sort_order="desc")).rows_read == len(case_ids)

@@ -1,4 +1,4 @@
-"""Clients that poll while others write: what they are told they have is true at a moment of their request."""
+"""Clients that poll while others write: each response was true at some moment during its request."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -28,15 +28,15 @@ SOURCES = ("row_versions", "body")
 Case = dict[str, Any]
 
 
-class Truth(NamedTuple):
-    """What an answer may be."""
+class Expected(NamedTuple):
+    """A possible content of a response."""
 
     cases: list[Case]
     total: str | None = None
 
 
-def page(found: list[Case], first: int, limit: int) -> Truth:
-    return Truth(found[first : first + limit], str(len(found)))
+def page(found: list[Case], first: int, limit: int) -> Expected:
+    return Expected(found[first : first + limit], str(len(found)))
 
 
 def pending(found: list[Case]) -> list[Case]:
@@ -47,11 +47,11 @@ def by_age(found: list[Case]) -> list[Case]:
     return sorted(found, key=lambda columns: columns["patient_age"])
 
 
-# What is asked, and what a list then is in the answer.
-QUERIES: dict[str, Callable[[list[Case]], Truth]] = {
-    "": Truth,
-    "&status=pending": lambda found: Truth(pending(found)),
-    "&sort_by=patient_age": lambda found: Truth(by_age(found)),
+# Each query, and the response that it makes of a doctor's list.
+QUERIES: dict[str, Callable[[list[Case]], Expected]] = {
+    "": Expected,
+    "&status=pending": lambda found: Expected(pending(found)),
+    "&sort_by=patient_age": lambda found: Expected(by_age(found)),
     "&limit=2": lambda found: page(found, 0, 2),
     "&limit=2&page=2": lambda found: page(found, 2, 2),
     "&limit=2&page=2&sort_by=patient_age": lambda found: page(by_age(found), 2, 2),
@@ -60,8 +60,8 @@ QUERIES: dict[str, Callable[[list[Case]], Truth]] = {
 }
 
 
-class Known(NamedTuple):
-    """What a client keeps under a tag."""
+class CachedResponse(NamedTuple):
+    """A response as a client caches it under its ETag."""
 
     url: str
     body: bytes
@@ -70,7 +70,7 @@ class Known(NamedTuple):
 
 
 class History:
-    """All that the two doctors' lists ever were, in order, and how much of it is committed."""
+    """All states of the two doctors' cases, in order, and the index of the last committed one."""
 
     def __init__(self, database: CasesDatabase) -> None:
         columns = ", ".join(database.layout.owner_column if key == "user_id" else key for key in KEYS)
@@ -80,21 +80,21 @@ class History:
         self.committed = 0
 
     def commit(self, writer: PsycopgConnection) -> None:
-        """Commit a transaction; its state is in the history before anybody can see it."""
+        """Commit a transaction. Its state is in the history before a client can read it."""
         with self._commits:
             rows = execute(writer, self._select)
             self.states.append([in_json(dict(zip(KEYS, row, strict=True))) for row in rows])
             writer.commit()
             self.committed = len(self.states) - 1
 
-    def since(self, committed: int, doctor: str) -> Iterator[list[Case]]:
-        """Lists of the doctor from a state on that was the latest to be committed."""
-        for state in self.states[committed:]:
+    def since(self, first: int, doctor: str) -> Iterator[list[Case]]:
+        """Yield the doctor's list in each state from this index on."""
+        for state in self.states[first:]:
             yield [columns for columns in state if columns["user_id"] == doctor]
 
 
-# Statements of a writer. One of the cases, if there are any, is changed by most.
-SOME = """
+# Statements of a writer. Most of them change one case, if there is one.
+ONE_CASE = """
     WHERE id = (
         SELECT id
         FROM {relation}
@@ -108,12 +108,12 @@ WRITES = {
         INSERT INTO {relation} (case_id, {owner}, patient_name, patient_age, patient_gender, status)
         VALUES (gen_random_uuid(), %(doctor)s, 'Ada', %(number)s, 'female', 'pending')
     """,
-    "delete": "DELETE FROM {relation}" + SOME,
-    "age": "UPDATE {relation} SET patient_age = %(number)s" + SOME,
+    "delete": "DELETE FROM {relation}" + ONE_CASE,
+    "age": "UPDATE {relation} SET patient_age = %(number)s" + ONE_CASE,
     "status": "UPDATE {relation} SET status = CASE status WHEN 'pending' THEN 'failed' ELSE 'pending' END"
-    + SOME,
-    "nothing": "UPDATE {relation} SET status = status" + SOME,
-    "move": "UPDATE {relation} SET {owner} = %(doctor)s" + SOME,
+    + ONE_CASE,
+    "nothing": "UPDATE {relation} SET status = status" + ONE_CASE,
+    "move": "UPDATE {relation} SET {owner} = %(doctor)s" + ONE_CASE,
 }
 
 
@@ -125,8 +125,8 @@ class Write(NamedTuple):
     number: int
 
 
-class Ask(NamedTuple):
-    """One request: of which service, for what, and how many of the tags it has had it sends."""
+class Poll(NamedTuple):
+    """One request: its service, its doctor and query, and how many of the received ETags it sends."""
 
     source: str
     doctor: str
@@ -142,23 +142,23 @@ doctors = st.sampled_from(DOCTORS)
 transactions = st.lists(
     st.builds(Write, st.sampled_from(list(WRITES)), doctors, st.integers(0, 9)), min_size=1, max_size=2
 )
-asks = st.builds(
-    Ask, st.sampled_from(SOURCES), doctors, st.sampled_from(list(QUERIES)), st.sampled_from([0, 1, 50])
+polls = st.builds(
+    Poll, st.sampled_from(SOURCES), doctors, st.sampled_from(list(QUERIES)), st.sampled_from([0, 1, 50])
 )
 
 
-class World(NamedTuple):
-    """What the machine's runs have in common."""
+class Context(NamedTuple):
+    """Objects that all runs of the state machine share."""
 
     database: CasesDatabase
     clients: dict[str, FlaskClient]
     writers: list[PsycopgConnection]
-    known: dict[str, Known]
+    cached: dict[str, CachedResponse]
 
 
 @pytest.fixture
-def world(database: CasesDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Services by their source of tags, to which four cases are a long list; writers without triggers."""
+def context(database: CasesDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
+    """A service for each source of ETags, which streams lists of four cases or more, and the writers."""
     monkeypatch.setattr(cases, "WHOLE_CASES", 3)
     monkeypatch.setattr(cases, "CHUNK_CASES", 2)
     with ExitStack() as stack:
@@ -170,41 +170,41 @@ def world(database: CasesDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         for source in SOURCES:
             client = factories.client_on(database.service_dsn, MEDMITRA_ETAG_SOURCE=source)
             clients[source] = stack.enter_context(client)
-        yield World(database, clients, writers, {})
+        yield Context(database, clients, writers, {})
 
 
 class Polling(RuleBasedStateMachine):
-    """Two doctors' clients, each of which keeps what it got, and writers of both doctors' cases."""
+    """Clients of two doctors, which cache each response, and writers that change the cases of both."""
 
-    world: World
+    context: Context
 
     @initialize()
     def begin(self) -> None:
-        self.world.database.clear()
-        self.history = History(self.world.database)
+        self.context.database.clear()
+        self.history = History(self.context.database)
         self.tags: dict[str, list[str]] = {}
 
     @rule(writes=transactions)
     def write(self, writes: list[Write]) -> None:
-        self._write(self.world.writers[0], [writes])
+        self._write(self.context.writers[0], [writes])
 
-    @rule(ask=asks)
-    def ask(self, ask: Ask) -> None:
-        self._ask(ask)
+    @rule(poll=polls)
+    def poll(self, poll: Poll) -> None:
+        self._poll(poll)
 
     @rule(
-        asked=st.lists(asks, min_size=1, max_size=6),
+        polls=st.lists(polls, min_size=1, max_size=6),
         written=st.tuples(*[st.lists(transactions, min_size=1, max_size=6)] * WRITERS),
     )
-    def ask_while_others_write(self, asked: list[Ask], written: tuple[list[list[Write]], ...]) -> None:
+    def poll_while_others_write(self, polls: list[Poll], written: tuple[list[list[Write]], ...]) -> None:
         with ThreadPoolExecutor(WRITERS) as pool:
-            writing = pool.map(self._write, self.world.writers, written)
-            for ask in asked:
-                self._ask(ask)
-            list(writing)  # raises what a writer raised
+            writing = pool.map(self._write, self.context.writers, written)
+            for poll in polls:
+                self._poll(poll)
+            list(writing)  # raises the exceptions of the writers
 
     def _write(self, writer: PsycopgConnection, transactions: list[list[Write]]) -> None:
-        layout = self.world.database.layout
+        layout = self.context.database.layout
         for writes in transactions:
             try:
                 for write in writes:
@@ -215,35 +215,35 @@ class Polling(RuleBasedStateMachine):
             else:
                 self.history.commit(writer)
 
-    def _ask(self, ask: Ask) -> None:
-        tags = self.tags.setdefault(ask.url, [])
-        sent = tags[-ask.tags :] if ask.tags else ['"none"']
+    def _poll(self, poll: Poll) -> None:
+        tags = self.tags.setdefault(poll.url, [])
+        sent = tags[-poll.tags :] if poll.tags else ['"none"']
         committed = self.history.committed
-        with self.world.clients[ask.source].get(
-            ask.url, headers={"If-None-Match": ", ".join(sent)}
+        with self.context.clients[poll.source].get(
+            poll.url, headers={"If-None-Match": ", ".join(sent)}
         ) as response:
             body, headers, status = response.data, response.headers, response.status_code
         event(f"status {status}")
         if status == 304:
             assert headers["ETag"] in sent
-            body = self.world.known[headers["ETag"]].body
+            body = self.context.cached[headers["ETag"]].body
         else:
             assert status == 200
-        answer = Known(ask.url, body, headers.get("X-Total-Count"), headers.get("Link"))
-        # Never two answers under one tag, and never one that was not true meanwhile.
-        assert self.world.known.setdefault(headers["ETag"], answer) == answer
-        lists = self.history.since(committed, ask.doctor)
-        assert Truth(json.loads(body)["cases"], answer.total) in map(QUERIES[ask.query], lists)
+        cached = CachedResponse(poll.url, body, headers.get("X-Total-Count"), headers.get("Link"))
+        # One ETag never stands for two responses. Each response was true at some moment during its request.
+        assert self.context.cached.setdefault(headers["ETag"], cached) == cached
+        lists = self.history.since(committed, poll.doctor)
+        assert Expected(json.loads(body)["cases"], cached.total) in map(QUERIES[poll.query], lists)
         tags.append(headers["ETag"])
 
 
-def test_what_polling_clients_have_is_true(world: World) -> None:
-    class PollingHere(Polling):
+def test_each_response_was_true_during_its_request(context: Context) -> None:
+    class PollingWithContext(Polling):
         pass
 
-    PollingHere.world = world
+    PollingWithContext.context = context
     run_state_machine_as_test(
-        PollingHere,
+        PollingWithContext,
         settings=settings(
             max_examples=settings().max_examples // 3,
             stateful_step_count=20,
