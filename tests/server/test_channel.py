@@ -1,4 +1,4 @@
-"""Connections of the real server: requests one after the other, in pieces, in a heap, and cut off."""
+"""Connections of the real server: requests that are kept alive, split, pipelined or cut off."""
 
 import http.client
 import json
@@ -15,31 +15,31 @@ import pytest
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute
 from tests.support.processes import TIMEOUT_SECONDS, Running, serve, wait_until
 
-# The table's layout has no say in any of this.
+# These tests do not depend on the table layout.
 pytestmark = [
     pytest.mark.parametrize("layout_database", ["own_table"], indirect=True),
     pytest.mark.usefixtures("layout_database"),
 ]
 
-ASKED = f"/cases/all_cases?user_id={DOCTOR}"
-REQUEST = f"GET {ASKED} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+CASES_URL = f"/cases/all_cases?user_id={DOCTOR}"
+REQUEST = f"GET {CASES_URL} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
 SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname = current_database()"
 
 
 @pytest.fixture(scope="module")
 def server(layout_database: CasesDatabase) -> Iterator[Running]:
-    """The service with two threads, so that few clients already wait for one."""
+    """The service with two threads, so that a few clients are enough to make others wait."""
     with serve(layout_database.service_dsn, MEDMITRA_THREADS="2") as server:
         yield server
 
 
-def ids(body: bytes | bytearray) -> list[str]:
-    """The case ids of an answer."""
+def case_ids(body: bytes | bytearray) -> list[str]:
+    """The case ids in the body of a response."""
     return [found["case_id"] for found in json.loads(body)["cases"]]
 
 
 def receive(connection: socket.socket, method: str = "GET") -> bytes:
-    """The body of the next answer on a connection that may bring more."""
+    """Read the body of the next response. More responses may follow on the connection."""
     response = http.client.HTTPResponse(connection, method=method)
     response.begin()
     assert response.status == 200
@@ -52,73 +52,73 @@ def connected(server: Running) -> Iterator[socket.socket]:
         yield connection
 
 
-def answer_others(server: Running) -> None:
-    """Let the server answer others meanwhile."""
+def serve_others(server: Running) -> None:
+    """Make the server answer requests on other connections."""
     for _ in range(20):
-        assert server.get(ASKED)[0].status == 200
+        assert server.get(CASES_URL)[0].status == 200
 
 
-def test_one_request_after_the_other(server: Running, database: CasesDatabase) -> None:
-    mine: list[str] = []
+def test_a_connection_serves_many_requests(server: Running, database: CasesDatabase) -> None:
+    expected: list[str] = []
     with connected(server) as connection:
         for _ in range(50):
             connection.sendall(REQUEST)
-            assert ids(receive(connection)) == mine
+            assert case_ids(receive(connection)) == expected
             added = case()
             database.add(added)
-            mine.append(added["case_id"])
+            expected.append(added["case_id"])
 
 
-def test_a_request_long_after_the_other(server: Running, database: CasesDatabase) -> None:
+def test_a_connection_stays_open_while_others_are_served(server: Running, database: CasesDatabase) -> None:
     database.add(case())
     with connected(server) as connection:
         for _ in range(3):
             connection.sendall(REQUEST)
-            assert len(ids(receive(connection))) == 1
-            answer_others(server)
+            assert len(case_ids(receive(connection))) == 1
+            serve_others(server)
 
 
 @pytest.mark.parametrize("end", [1, 30, len(REQUEST) - 1])
-def test_a_request_in_two_pieces_right_after_another(
+def test_a_request_may_arrive_in_two_parts_after_another_one(
     server: Running, database: CasesDatabase, end: int
 ) -> None:
     database.add(case())
     with connected(server) as connection:
         connection.sendall(REQUEST + REQUEST[:end])
-        assert len(ids(receive(connection))) == 1
-        answer_others(server)
+        assert len(case_ids(receive(connection))) == 1
+        serve_others(server)
         connection.sendall(REQUEST[end:])
-        assert len(ids(receive(connection))) == 1
+        assert len(case_ids(receive(connection))) == 1
 
 
-def test_a_whole_answer_leaves_in_one_piece(server: Running, database: CasesDatabase) -> None:
+def test_a_short_response_arrives_in_one_read(server: Running, database: CasesDatabase) -> None:
     database.add(case())
     with connected(server) as connection:
         for _ in range(50):
             connection.sendall(REQUEST)
             head, _, body = connection.recv(65_536).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200 OK")
-            assert len(ids(body)) == 1
+            assert len(case_ids(body)) == 1
 
 
-def test_requests_in_a_heap_are_answered_in_order(server: Running, database: CasesDatabase) -> None:
+def test_pipelined_requests_are_answered_in_order(server: Running, database: CasesDatabase) -> None:
     doctors = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(20)]
     cases = [case(user_id=doctor) for doctor in doctors]
     database.add(*cases)
     with connected(server) as connection:
         connection.sendall(b"".join(REQUEST.replace(DOCTOR.encode(), doctor.encode()) for doctor in doctors))
-        with connection.makefile("rb") as answers:
+        with connection.makefile("rb") as stream:
             for expected in cases:
-                assert ids(read_one(answers)) == [expected["case_id"]]
+                assert case_ids(read_one(stream)) == [expected["case_id"]]
 
 
-def read_one(answers: BinaryIO) -> bytes:
-    """One answer with a Content-Length off a stream of several."""
+def read_one(stream: BinaryIO) -> bytes:
+    """Read the body of one response, which has a Content-Length, from a stream of several."""
     length = 0
-    while (line := answers.readline()) != b"\r\n":
+    while (line := stream.readline()) != b"\r\n":
         if line.lower().startswith(b"content-length:"):
             length = int(line.split(b":")[1])
-    return answers.read(length)
+    return stream.read(length)
 
 
 def test_many_more_clients_than_threads_are_all_served(server: Running, database: CasesDatabase) -> None:
@@ -130,33 +130,33 @@ def test_many_more_clients_than_threads_are_all_served(server: Running, database
             for connection in clients:
                 connection.sendall(REQUEST)
             for connection in clients:
-                assert len(ids(receive(connection))) == 2
+                assert len(case_ids(receive(connection))) == 2
 
 
 @pytest.mark.usefixtures("database")
-def test_clients_that_never_pause_do_not_keep_others_waiting(server: Running) -> None:
-    heap = 500  # requests, sent at once on as many connections as there are threads
-    answered = [0, 0]
+def test_pipelining_clients_do_not_block_others(server: Running) -> None:
+    pipelined = 500  # requests sent at once, on as many connections as there are threads
+    received = [0, 0]
 
-    def ask_without_a_pause(number: int) -> None:
-        with connected(server) as connection, connection.makefile("rb") as answers:
-            connection.sendall(REQUEST * heap)
-            for _ in range(heap):
-                assert ids(read_one(answers)) == []
-                answered[number] += 1
+    def send_pipelined(number: int) -> None:
+        with connected(server) as connection, connection.makefile("rb") as stream:
+            connection.sendall(REQUEST * pipelined)
+            for _ in range(pipelined):
+                assert case_ids(read_one(stream)) == []
+                received[number] += 1
 
-    with ThreadPoolExecutor(2) as busy:
-        clients = [busy.submit(ask_without_a_pause, number) for number in range(2)]
-        wait_until(lambda: all(answered))
-        assert server.get(ASKED)[0].status == 200
-        assert max(answered) < heap
+    with ThreadPoolExecutor(2) as pool:
+        clients = [pool.submit(send_pipelined, number) for number in range(2)]
+        wait_until(lambda: all(received))
+        assert server.get(CASES_URL)[0].status == 200
+        assert max(received) < pipelined
         for client in clients:
             client.result(TIMEOUT_SECONDS)
-    assert answered == [heap, heap]
+    assert received == [pipelined, pipelined]
 
 
-def test_a_request_that_comes_slowly_has_its_full_time() -> None:
-    # The wait for the database counts from when the request had arrived, not from when it began to.
+def test_a_slow_request_gets_the_full_wait_for_the_database() -> None:
+    # The wait for the database starts when the request has arrived completely.
     wait = {"MEDMITRA_DATABASE_WAIT_SECONDS": "0.4"}
     with serve("host=127.0.0.1 port=1", **wait) as server, connected(server) as slow:
         slow.sendall(REQUEST[:30])
@@ -172,7 +172,7 @@ def test_a_request_that_comes_slowly_has_its_full_time() -> None:
 
 @pytest.mark.parametrize("length", [None, 0, 5])
 @pytest.mark.usefixtures("database")
-def test_who_expects_to_be_told_to_continue_is_answered(server: Running, length: int | None) -> None:
+def test_a_request_that_expects_100_continue_is_answered(server: Running, length: int | None) -> None:
     expecting = b"Host: x\r\nExpect: 100-continue\r\n"
     if length is not None:
         expecting += f"Content-Length: {length}\r\n".encode()
@@ -182,22 +182,22 @@ def test_who_expects_to_be_told_to_continue_is_answered(server: Running, length:
             if length:
                 assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
                 connection.sendall(b"x" * length)
-            assert ids(receive(connection)) == []
+            assert case_ids(receive(connection)) == []
 
 
-@pytest.mark.parametrize("goodbye", [b"", REQUEST, REQUEST[:20]])
+@pytest.mark.parametrize("last_bytes", [b"", REQUEST, REQUEST[:20]])
 @pytest.mark.usefixtures("database")
-def test_clients_that_leave_take_nothing_along(server: Running, goodbye: bytes) -> None:
-    server.get(ASKED)
+def test_clients_that_disconnect_leak_no_descriptors(server: Running, last_bytes: bytes) -> None:
+    server.get(CASES_URL)
     before = descriptors(server)
     for _ in range(20):
         with connected(server) as connection:
             connection.sendall(REQUEST)
             receive(connection)
-            connection.sendall(goodbye)
-    # A worker that had not served anybody before may have opened its connection to the database.
+            connection.sendall(last_bytes)
+    # A thread that served its first request may have opened its database connection.
     wait_until(lambda: descriptors(server) <= before + 1)
-    assert server.get(ASKED)[0].status == 200
+    assert server.get(CASES_URL)[0].status == 200
 
 
 def descriptors(server: Running) -> int:
@@ -205,31 +205,31 @@ def descriptors(server: Running) -> int:
 
 
 class TestLongLists:
-    """Some 13 MB of cases: more than the server holds for a reader."""
+    """About 13 MB of cases: more than the server buffers for a client."""
 
     @pytest.fixture(autouse=True)
     def _many_cases(self, database: CasesDatabase) -> None:
         database.add_many([DOCTOR], 40_000)
 
-    def test_it_comes_whole(self, server: Running) -> None:
-        response, body = server.get(ASKED)
+    def test_a_long_list_arrives_complete(self, server: Running) -> None:
+        response, body = server.get(CASES_URL)
         assert response.headers["Transfer-Encoding"] == "chunked"
-        assert len(set(ids(body))) == 40_000
+        assert len(set(case_ids(body))) == 40_000
 
-    def test_http_1_0_gets_it_too(self, server: Running) -> None:
-        answer = server.send(f"GET {ASKED} HTTP/1.0\r\n\r\n".encode())
-        head, _, body = answer.partition(b"\r\n\r\n")
+    def test_http_1_0_gets_a_long_list_without_chunks(self, server: Running) -> None:
+        response = server.send(f"GET {CASES_URL} HTTP/1.0\r\n\r\n".encode())
+        head, _, body = response.partition(b"\r\n\r\n")
         assert b"Transfer-Encoding" not in head
-        assert len(ids(body)) == 40_000
+        assert len(case_ids(body)) == 40_000
 
-    def test_head_has_no_body(self, server: Running) -> None:
-        answer = server.send(REQUEST.replace(b"GET", b"HEAD"))
-        head, _, body = answer.partition(b"\r\n\r\n")
+    def test_head_of_a_long_list_has_no_body(self, server: Running) -> None:
+        response = server.send(REQUEST.replace(b"GET", b"HEAD"))
+        head, _, body = response.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 OK")
         assert b"Content-Length" not in head
         assert body == b""
 
-    def test_a_reader_who_takes_nothing_is_given_up(self, database: CasesDatabase) -> None:
+    def test_a_client_that_reads_no_data_is_disconnected(self, database: CasesDatabase) -> None:
         settings = {"MEDMITRA_THREADS": "1", "MEDMITRA_KEEPALIVE_SECONDS": "1"}
         with (
             serve(database.service_dsn, **settings) as server,
@@ -237,63 +237,65 @@ class TestLongLists:
         ):
             stalled.sendall(REQUEST)
             stalled.recv(100)
-            # The only thread is free for this one only once the other has been given up.
-            assert server.get(ASKED.replace(DOCTOR, DOCTOR[:-1] + "7"))[0].status == 200
+            # The only thread can serve this request only after the server disconnects the stalled client.
+            assert server.get(CASES_URL.replace(DOCTOR, DOCTOR[:-1] + "7"))[0].status == 200
             assert server.end() == 0
         assert "Client disconnected while serving" in server.printed
 
-    def test_the_database_fails_half_way(self, server: Running, database: CasesDatabase) -> None:
+    def test_a_database_failure_makes_the_response_incomplete(
+        self, server: Running, database: CasesDatabase
+    ) -> None:
         with closing(http.client.HTTPConnection(server.host, server.port, timeout=TIMEOUT_SECONDS)) as client:
-            client.request("GET", ASKED)
+            client.request("GET", CASES_URL)
             response = client.getresponse()
             assert response.status == 200
             received = response.read(100)
             execute(database.owner, f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}")
             with pytest.raises(http.client.IncompleteRead):
                 received += response.read()
-        assert server.get(ASKED)[0].status == 200
+        assert server.get(CASES_URL)[0].status == 200
 
-    def test_the_database_fails_half_way_over_http_1_0(
+    def test_a_database_failure_makes_an_http_1_0_body_invalid(
         self, server: Running, database: CasesDatabase
     ) -> None:
         with connected(server) as connection:
-            connection.sendall(f"GET {ASKED} HTTP/1.0\r\n\r\n".encode())
-            answer = connection.recv(100)
+            connection.sendall(f"GET {CASES_URL} HTTP/1.0\r\n\r\n".encode())
+            response = connection.recv(100)
             execute(database.owner, f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}")
             while received := connection.recv(1 << 20):
-                answer += received
+                response += received
         with pytest.raises(json.JSONDecodeError):
-            json.loads(answer.partition(b"\r\n\r\n")[2])
+            json.loads(response.partition(b"\r\n\r\n")[2])
 
-    def test_a_reader_who_leaves_gives_its_thread_and_connection_back(
+    def test_a_client_that_disconnects_frees_its_thread_and_session(
         self, server: Running, database: CasesDatabase
     ) -> None:
         for _ in range(4):  # twice as many as there are threads
             with connected(server) as connection:
                 connection.sendall(REQUEST)
                 connection.recv(100)
-        reading = f"SELECT 1 {SESSIONS} AND state <> 'idle'"
-        wait_until(lambda: not execute(database.owner, reading))
-        assert server.get(ASKED)[0].status == 200
+        busy_sessions = f"SELECT 1 {SESSIONS} AND state <> 'idle'"
+        wait_until(lambda: not execute(database.owner, busy_sessions))
+        assert server.get(CASES_URL)[0].status == 200
 
-    def test_it_costs_little_memory_even_for_a_reader_who_stalls(self, database: CasesDatabase) -> None:
+    def test_a_long_list_needs_little_memory_if_the_client_stalls(self, database: CasesDatabase) -> None:
         database.add_many([DOCTOR], 60_000)
         stalled = f"SELECT 1 {SESSIONS} AND state = 'idle in transaction' AND now() - state_change > '0.2s'"
         with serve(database.service_dsn) as server:
             for _ in range(20):
-                server.get(ASKED.replace(DOCTOR, DOCTOR[:-1] + "7"))
+                server.get(CASES_URL.replace(DOCTOR, DOCTOR[:-1] + "7"))
             idle = memory_kb(server, "VmRSS")
             with connected(server) as connection:
-                connection.sendall(f"GET {ASKED} HTTP/1.0\r\n\r\n".encode())
-                answer = bytearray(connection.recv(100))
+                connection.sendall(f"GET {CASES_URL} HTTP/1.0\r\n\r\n".encode())
+                response = bytearray(connection.recv(100))
                 wait_until(lambda: execute(database.owner, stalled))
                 while received := connection.recv(1 << 20):
-                    answer += received
-            assert len(ids(answer.partition(b"\r\n\r\n")[2])) == 100_000
+                    response += received
+            assert len(case_ids(response.partition(b"\r\n\r\n")[2])) == 100_000
             assert memory_kb(server, "VmHWM") - idle <= 32_000
 
 
 def memory_kb(server: Running, name: str) -> int:
-    """A figure of the process's memory in kB."""
+    """Return a value of /proc/PID/status about the memory of the server, in kB."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(status.partition(f"{name}:")[2].split()[0])

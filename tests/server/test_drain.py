@@ -1,4 +1,4 @@
-"""The end of a process: what it was asked by then is answered, and what takes too long is cut off."""
+"""Shutdown: the server answers the requests that it has received, and cuts off those that take too long."""
 
 import contextlib
 import http.client
@@ -17,16 +17,16 @@ from psycopg2.extensions import make_dsn
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute
 from tests.support.processes import COMMAND, TIMEOUT_SECONDS, Running, running_on, serve, wait_until
 
-# The table's layout has no say in any of this.
+# These tests do not depend on the table layout.
 pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
 
 ADMIN = {"MEDMITRA_ADMIN_LISTEN": "127.0.0.1:0"}
 URL = "/cases/all_cases"
-ASKED = f"{URL}?user_id={DOCTOR}"
-REQUEST = f"GET {ASKED} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-# Answered without the database, which is not there for anybody while the table is locked.
+CASES_URL = f"{URL}?user_id={DOCTOR}"
+REQUEST = f"GET {CASES_URL} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+# This is answered without the database, so it also works while the table is locked.
 BAD_REQUEST = f"GET {URL} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-# Within so many the process has ended, whatever it had to answer.
+# The process ends within this time, whatever its requests are.
 DRAIN_SECONDS = 25
 IN_FLIGHT = "medmitra_http_requests_in_flight"
 BAD_REQUESTS = f'medmitra_http_request_seconds_count{{route="{URL}",status="400"}}'
@@ -34,23 +34,23 @@ BAD_REQUESTS = f'medmitra_http_request_seconds_count{{route="{URL}",status="400"
 
 @pytest.fixture
 def server(database: CasesDatabase) -> Iterator[Running]:
-    """The service with two threads, and time for a query that takes long."""
-    with serve(patient(database), MEDMITRA_THREADS="2", **ADMIN) as server:
+    """The service with two threads, for queries that may take 20 s."""
+    with serve(slow_query_dsn(database), MEDMITRA_THREADS="2", **ADMIN) as server:
         yield server
 
 
-def patient(database: CasesDatabase) -> str:
-    """The service's connection string, for queries that may take 20 s."""
+def slow_query_dsn(database: CasesDatabase) -> str:
+    """The service's connection string, with a statement timeout of 20 s."""
     return make_dsn(database.service_dsn, options="-c statement_timeout=20000")
 
 
-def drains(server: Running) -> None:
-    """Wait until it drains."""
+def wait_until_draining(server: Running) -> None:
+    """Wait until the server drains."""
     wait_until(lambda: server.ask_admin("/readyz") == (503, '{"detail":"draining"}'))
 
 
-def refuses(server: Running) -> bool:
-    """Whether nobody listens any more."""
+def refuses_connections(server: Running) -> bool:
+    """Whether the port of the server refuses connections."""
     try:
         server.connect().close()
     except ConnectionRefusedError:
@@ -58,8 +58,8 @@ def refuses(server: Running) -> bool:
     return False
 
 
-def ask_slowly(server: Running, target: str = ASKED) -> socket.socket:
-    """Ask, and wait for the answer without taking it."""
+def wait_for_response(server: Running, target: str = CASES_URL) -> socket.socket:
+    """Send a request, and wait for its response without reading it."""
     connection = socket.socket()
     connection.settimeout(TIMEOUT_SECONDS)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
@@ -70,45 +70,45 @@ def ask_slowly(server: Running, target: str = ASKED) -> socket.socket:
 
 
 def receive(connection: socket.socket) -> tuple[http.client.HTTPResponse, Any]:
-    """The next answer on a connection, and what its JSON holds."""
+    """Read the next response on a connection; returns it and its decoded JSON body."""
     with closing(http.client.HTTPResponse(connection)) as response:
         response.begin()
         return response, json.loads(response.read())
 
 
 @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGTERM, 8), (signal.SIGINT, 0), (signal.SIGHUP, 0)])
-def test_all_that_was_asked_is_answered(
+def test_a_draining_server_answers_all_received_requests(
     server: Running, database: CasesDatabase, number: signal.Signals, seconds: int
 ) -> None:
-    mine = case()
-    long_read = DOCTOR[:-1] + "5"
-    database.add(mine)
-    database.add_many([long_read], 1_900)
+    added = case()
+    other_doctor = DOCTOR[:-1] + "5"
+    database.add(added)
+    database.add_many([other_doctor], 1_900)
     execute(
         database.owner,
         f"UPDATE {database.layout.relation} SET case_summary = repeat('words ', 800) WHERE user_id = %s",
-        [long_read],
+        [other_doctor],
     )
     with (
-        closing(ask_slowly(server, ASKED.replace(DOCTOR, long_read))) as slow,
+        closing(wait_for_response(server, CASES_URL.replace(DOCTOR, other_doctor))) as slow,
         database.locked() as writer,
         ThreadPoolExecutor(8) as pool,
     ):
-        answers = [pool.submit(server.get, ASKED) for _ in range(8)]
-        # Two of them are worked on, and six wait for a thread.
+        futures = [pool.submit(server.get, CASES_URL) for _ in range(8)]
+        # Two of the requests are in progress, and six wait for a thread.
         wait_until(lambda: len(database.waiting) == 2 and server.metric(IN_FLIGHT) == 9)
         begun = time.monotonic()
         server.process.send_signal(number)
-        drains(server)
-        wait_until(lambda: refuses(server))
+        wait_until_draining(server)
+        wait_until(lambda: refuses_connections(server))
         execute(writer, "SELECT pg_sleep(%s)", [seconds])
-        assert not any(answer.done() for answer in answers)
+        assert not any(future.done() for future in futures)
         writer.rollback()
-        for answer in answers:
-            response, body = answer.result()
+        for future in futures:
+            response, body = future.result()
             assert response.status == 200
             assert response.headers["Connection"] == "close"
-            assert [found["case_id"] for found in json.loads(body)["cases"]] == [mine["case_id"]]
+            assert [found["case_id"] for found in json.loads(body)["cases"]] == [added["case_id"]]
         response, body = receive(slow)
         assert int(response.headers["Content-Length"]) > 8_000_000
         assert len(body["cases"]) == 1_900
@@ -118,76 +118,77 @@ def test_all_that_was_asked_is_answered(
     assert "cut off" not in server.printed
 
 
-def test_a_long_list_is_sent_to_its_end(server: Running, database: CasesDatabase) -> None:
+def test_a_draining_server_sends_a_long_list_completely(server: Running, database: CasesDatabase) -> None:
     database.add_many([DOCTOR], 40_000)
-    with closing(ask_slowly(server)) as slow:
+    with closing(wait_for_response(server)) as slow:
         server.process.send_signal(signal.SIGTERM)
-        drains(server)
+        wait_until_draining(server)
         assert len(receive(slow)[1]["cases"]) == 40_000
     assert server.wait_for_its_end() == 0
-    assert audited(server, "slow") == ("ok", 40_000)
+    assert audit_values(server, "slow") == ("ok", 40_000)
 
 
-def rest(connection: socket.socket) -> bytes:
-    """All that comes until the server closes, or resets, the connection."""
+def read_to_end(connection: socket.socket) -> bytes:
+    """Read until the server closes or resets the connection."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
-        while piece := connection.recv(1 << 20):
-            received += piece
+        while chunk := connection.recv(1 << 20):
+            received += chunk
     return received
 
 
-def audited(server: Running, request_id: str) -> tuple[str, int]:
-    """The outcome, and the number of cases."""
+def audit_values(server: Running, request_id: str) -> tuple[str, int]:
+    """The outcome and the number of cases in the audit line of the request."""
     (line,) = (line for line in server.printed.splitlines() if f'"request_id":"{request_id}"' in line)
     found = json.loads(line)
     return found["outcome"], found["cases"]
 
 
-def test_a_long_list_that_takes_too_long_is_broken_off(database: CasesDatabase) -> None:
+def test_a_long_list_is_cut_off_after_the_drain_timeout(database: CasesDatabase) -> None:
     database.add_many([DOCTOR], 40_000)
     with (
         serve(database.service_dsn, MEDMITRA_DRAIN_SECONDS="0.2") as server,
-        closing(ask_slowly(server)) as slow,
+        closing(wait_for_response(server)) as slow,
     ):
         assert server.end() == 1
-        assert not rest(slow).endswith(b"0\r\n\r\n")
-    outcome, cases = audited(server, "slow")
+        assert not read_to_end(slow).endswith(b"0\r\n\r\n")
+    outcome, cases = audit_values(server, "slow")
     assert outcome == "broken_off"
     assert 0 < cases < 40_000
     server.wait_for("WARNING .*clients cut off before their responses were complete: 1")
 
 
-def test_a_second_signal_ends_it_at_once(server: Running, database: CasesDatabase) -> None:
+def test_a_second_signal_ends_the_process_at_once(server: Running, database: CasesDatabase) -> None:
     with database.locked(), ThreadPoolExecutor(3) as pool:
-        answers = [pool.submit(server.get, ASKED) for _ in range(3)]
+        futures = [pool.submit(server.get, CASES_URL) for _ in range(3)]
         wait_until(lambda: len(database.waiting) == 2 and server.metric(IN_FLIGHT) == 3)
         server.process.send_signal(signal.SIGTERM)
-        drains(server)
+        wait_until_draining(server)
         begun = time.monotonic()
-        for _ in range(3):  # and the third changes nothing
+        for _ in range(3):  # the later ones have no effect
             server.process.send_signal(signal.SIGTERM)
         assert server.wait_for_its_end() == 1
         assert time.monotonic() - begun < DRAIN_SECONDS / 5
-        for answer in answers:
-            assert isinstance(answer.exception(), http.client.RemoteDisconnected | ConnectionResetError)
+        for future in futures:
+            assert isinstance(future.exception(), http.client.RemoteDisconnected | ConnectionResetError)
     server.wait_for("WARNING .*clients cut off before their responses were complete: 3")
-    assert server.printed.count('"outcome":"cut_off","status":null,"cases":0') == 2  # the third had not begun
+    # The third request had not begun.
+    assert server.printed.count('"outcome":"cut_off","status":null,"cases":0') == 2
     assert "Traceback" not in server.printed
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_a_connection_that_was_kept_gets_an_answer_and_then_ends(
+def test_a_kept_alive_connection_is_closed_after_one_more_response(
     server: Running, database: CasesDatabase, version: str
 ) -> None:
     request = BAD_REQUEST.replace(b"1.1\r\n", version.encode() + b"\r\nConnection: keep-alive\r\n")
     with server.connect() as kept, database.locked() as writer, ThreadPoolExecutor(1) as pool:
         kept.sendall(request)
         assert connection_headers(kept) in ([], ["keep-alive"])
-        other = pool.submit(server.get, ASKED)
+        other = pool.submit(server.get, CASES_URL)
         wait_until(lambda: database.waiting)
         server.process.send_signal(signal.SIGTERM)
-        drains(server)
+        wait_until_draining(server)
         kept.sendall(request)
         assert connection_headers(kept) == ["close"]
         assert kept.recv(1) == b""
@@ -197,21 +198,21 @@ def test_a_connection_that_was_kept_gets_an_answer_and_then_ends(
 
 
 def connection_headers(connection: socket.socket) -> list[str]:
-    """What the next answer says of the connection."""
+    """The values of ``Connection`` in the next response, which is a 400."""
     response, body = receive(connection)
     assert response.status == 400
     assert list(body) == ["detail"]
     return [value.lower() for value in response.headers.get_all("Connection", [])]
 
 
-def test_a_heap_of_requests_is_answered_to_its_end(server: Running, database: CasesDatabase) -> None:
-    with server.connect() as heap, database.locked() as writer:
-        heap.sendall(REQUEST + BAD_REQUEST)
+def test_pipelined_requests_are_all_answered(server: Running, database: CasesDatabase) -> None:
+    with server.connect() as connection, database.locked() as writer:
+        connection.sendall(REQUEST + BAD_REQUEST)
         wait_until(lambda: database.waiting)
         server.process.send_signal(signal.SIGTERM)
-        drains(server)
+        wait_until_draining(server)
         writer.rollback()
-        first, second = rest(heap).split(b"HTTP/1.1 ")[1:]
+        first, second = read_to_end(connection).split(b"HTTP/1.1 ")[1:]
     assert first.startswith(b"200 OK\r\n")
     assert b"\r\nConnection: close\r\n" not in first
     assert second.startswith(b"400 BAD REQUEST\r\n")
@@ -219,11 +220,11 @@ def test_a_heap_of_requests_is_answered_to_its_end(server: Running, database: Ca
     assert server.wait_for_its_end() == 0
 
 
-@pytest.mark.parametrize("asked_before", [0, 1])
+@pytest.mark.parametrize("requests_before", [0, 1])
 @pytest.mark.usefixtures("database")
-def test_who_connected_just_before_is_answered(server: Running, asked_before: int) -> None:
-    for _ in range(asked_before):  # with none, it may not have begun to handle signals
-        assert server.get(ASKED)[0].status == 200
+def test_clients_that_connected_before_the_signal_are_answered(server: Running, requests_before: int) -> None:
+    for _ in range(requests_before):  # without a request, the server may not handle signals yet
+        assert server.get(CASES_URL)[0].status == 200
     with ExitStack() as stack:
         before = [stack.enter_context(server.connect()) for _ in range(20)]
         server.process.send_signal(signal.SIGTERM)
@@ -235,10 +236,10 @@ def test_who_connected_just_before_is_answered(server: Running, asked_before: in
     assert server.wait_for_its_end() == 0
 
 
-def test_connections_that_ask_nothing_do_not_keep_it(server: Running, database: CasesDatabase) -> None:
+def test_idle_connections_do_not_delay_the_end(server: Running, database: CasesDatabase) -> None:
     database.add(case())
     with server.connect() as silent, server.connect() as kept:
-        kept.sendall(REQUEST + b"\r\n")  # a line break too many, as old clients sent it
+        kept.sendall(REQUEST + b"\r\n")  # with an extra line break, as old clients send it
         assert len(receive(kept)[1]["cases"]) == 1
         begun = time.monotonic()
         assert server.end() == 0
@@ -246,9 +247,7 @@ def test_connections_that_ask_nothing_do_not_keep_it(server: Running, database: 
         assert (kept.recv(1), silent.recv(1)) == (b"", b"")
 
 
-def test_a_request_that_does_not_come_to_its_end_is_not_waited_for(
-    server: Running, database: CasesDatabase
-) -> None:
+def test_an_incomplete_request_does_not_delay_the_end(server: Running, database: CasesDatabase) -> None:
     database.add(case())
     with server.connect() as slow, server.connect() as stalled:
         for connection in (slow, stalled):
@@ -256,7 +255,7 @@ def test_a_request_that_does_not_come_to_its_end_is_not_waited_for(
             assert len(receive(connection)[1]["cases"]) == 1
         begun = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        drains(server)
+        wait_until_draining(server)
         slow.sendall(REQUEST[30:])
         assert len(receive(slow)[1]["cases"]) == 1
         assert server.wait_for_its_end() == 0
@@ -264,11 +263,11 @@ def test_a_request_that_does_not_come_to_its_end_is_not_waited_for(
     assert "cut off" not in server.printed
 
 
-def test_a_socket_that_was_handed_over_goes_on_for_the_next_process(
+def test_the_next_process_serves_an_inherited_socket_during_a_drain(
     database: CasesDatabase, listening: socket.socket
 ) -> None:
     serve = (COMMAND, "serve")
-    settings = {"DATABASE_URL": patient(database), **ADMIN}
+    settings = {"DATABASE_URL": slow_query_dsn(database), **ADMIN}
     with (
         database.locked() as writer,
         running_on(listening, *serve, **settings) as first,
@@ -277,7 +276,7 @@ def test_a_socket_that_was_handed_over_goes_on_for_the_next_process(
         waiting.sendall(REQUEST)
         wait_until(lambda: database.waiting)
         first.process.send_signal(signal.SIGTERM)
-        drains(first)
+        wait_until_draining(first)
         with first.connect() as early:
             early.sendall(BAD_REQUEST)
             with running_on(listening, *serve, **settings) as second, second.connect() as late:

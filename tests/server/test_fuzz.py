@@ -1,6 +1,6 @@
-"""Whatever comes over the socket, one answer of the documented kinds goes back, with nobody else's cases.
+"""Any bytes on the socket get exactly one documented response, without another doctor's cases.
 
-``make test`` sends some hundreds of requests, ``make fuzz`` as many as the profile in ``__init__.py`` says.
+``make test`` sends some hundreds of requests. ``make fuzz`` sends as many as ``tests/__init__.py`` says.
 """
 
 import base64
@@ -27,7 +27,7 @@ CASES = {
     doctor: [case(user_id=doctor, patient_name="Zoë", case_summary=None), case(user_id=doctor)]
     for doctor in (DOCTOR, OTHER)
 }
-ANSWERS = {doctor: {"cases": [in_json(columns) for columns in cases]} for doctor, cases in CASES.items()}
+EXPECTED = {doctor: {"cases": [in_json(columns) for columns in cases]} for doctor, cases in CASES.items()}
 STATUSES = {200, 304, 400, 401, 403, 404, 405, 413, 431}
 
 ORIGIN = "https://app.example"
@@ -37,23 +37,23 @@ HEADER: dict[str, Any] = {"alg": "HS256", "typ": "JWT"}
 
 
 def segment(value: object) -> bytes:
-    """A segment of a token."""
+    """Encode a segment of a token."""
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=")
 
 
 def signed(claims: dict[str, Any], algorithm: str = "HS256") -> bytes:
-    """A token of these claims, which may be of types that ``jwt.encode`` refuses."""
+    """Sign a token of these claims, even if their types are those that ``jwt.encode`` refuses."""
     key = "" if algorithm == "none" else SECRET
     return jwt.PyJWS().encode(json.dumps(claims).encode(), key, algorithm).encode()
 
 
-GOOD, OTHERS = signed(CLAIMS), signed({**CLAIMS, "sub": OTHER})
+TOKEN, OTHER_TOKEN = signed(CLAIMS), signed({**CLAIMS, "sub": OTHER})
 EXPIRED = signed({**CLAIMS, "exp": 1_700_000_001})
-GOOD_HEADER, GOOD_CLAIMS, GOOD_SIGNATURE = GOOD.split(b".")
+TOKEN_HEADER, TOKEN_CLAIMS, TOKEN_SIGNATURE = TOKEN.split(b".")
 
 
 class Credential(NamedTuple):
-    """The value of an ``Authorization`` field, and whose cases it may open."""
+    """The value of an ``Authorization`` header, and the doctor whose cases it may read."""
 
     value: bytes
     doctor: str | None = None
@@ -67,16 +67,16 @@ class Request(NamedTuple):
 
     @property
     def doctor(self) -> str | None:
-        """Whose cases it may get: nobody's if there is not exactly one credential."""
+        """The doctor whose cases it may get. None unless there is exactly one credential."""
         return self.credentials[0].doctor if len(self.credentials) == 1 else None
 
     @property
-    def asks_for_all(self) -> bool:
-        """Whether it has none of the optional parameters."""
+    def requests_all_cases(self) -> bool:
+        """Whether the request has none of the optional parameters."""
         return not any(name in self.query for name in PARAMETERS)
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
@@ -86,13 +86,13 @@ class Answer(NamedTuple):
 def usually(
     draw: st.DrawFn, usual: st.SearchStrategy[T], otherwise: st.SearchStrategy[T], *, one_in: int
 ) -> T:
-    """The usual value, but for one example in so many."""
+    """Draw the usual value, except in one of ``one_in`` examples."""
     return draw(otherwise if draw(st.integers(1, one_in)) == one_in else usual)
 
 
 PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=40).map(str.encode)
-# All of latin-1 but control characters.
-FIELD_TEXT = st.binary(max_size=40).map(lambda value: value.translate(None, bytes([*range(0x20), 0x7F])))
+# All of latin-1 except control characters.
+HEADER_TEXT = st.binary(max_size=40).map(lambda value: value.translate(None, bytes([*range(0x20), 0x7F])))
 
 METHODS = st.one_of(
     st.sampled_from([b"HEAD", b"OPTIONS", b"POST", b"PUT", b"DELETE", b"TRACE", b"CONNECT", b"get", b"GET:"]),
@@ -110,20 +110,20 @@ ENCODINGS = st.lists(
     st.sampled_from([b"%c", b"%%%02x", b"%%%02X"]), min_size=len(PATH), max_size=len(PATH)
 ).map(lambda encodings: b"".join(map(operator.mod, encodings, PATH)))
 PATHS = st.one_of(
-    *(st.sampled_from(NEAR_MISSES), ENCODINGS, PRINTABLE, FIELD_TEXT),
+    *(st.sampled_from(NEAR_MISSES), ENCODINGS, PRINTABLE, HEADER_TEXT),
     PRINTABLE.map(b"/".__add__),
     PRINTABLE.map(b"http://".__add__),
 )
 
-ASKED = b"user_id=" + DOCTOR.encode()
+USER_ID = b"user_id=" + DOCTOR.encode()
 USER_IDS = st.one_of(
     st.sampled_from([DOCTOR, OTHER, DOCTOR.upper(), "", DOCTOR + "%00", "%ff%fe", "null"]).map(str.encode),
-    *(PRINTABLE, FIELD_TEXT),
+    *(PRINTABLE, HEADER_TEXT),
 )
 LONG = st.builds(
     operator.mul, st.sampled_from([b"x", b"%", b"&", b"=", b"%c3", b"user_id=&"]), st.integers(1, 500)
 )
-# The optional parameters, each with values that it may have.
+# The optional parameters, each with valid values.
 PARAMETERS = {
     **dict.fromkeys((b"status", b"gender", b"search"), (b"pending", b"female", b"Zo%C3%AB", b"%25_%5C", b"")),
     **dict.fromkeys((b"min_age", b"minAge", b"max_age", b"maxAge"), (b"-1", b"0", b"50", b"999999999")),
@@ -135,18 +135,18 @@ PARAMETERS = {
     b"page": (b"1", b"2", b"999999999"),
     b"after": tuple(columns["case_id"].encode() for cases in CASES.values() for columns in cases),
 }
-# Shorter than the parts of a token, as links repeat them.
+# These are shorter than the parts of a token, because links repeat them.
 BAD_VALUES = st.one_of(
     st.sampled_from([b"", b"%00", b"%ff", b"\xff", b"%27", b"0", b"1001", b"2026-02-30", b"x" * 101]),
-    *(PRINTABLE.map(lambda value: value[:30]), FIELD_TEXT.map(lambda value: value[:30])),
+    *(PRINTABLE.map(lambda value: value[:30]), HEADER_TEXT.map(lambda value: value[:30])),
 )
 ANY_PARAMETER = st.sampled_from([*PARAMETERS]).flatmap(
     lambda name: usually(st.sampled_from(PARAMETERS[name]), BAD_VALUES, one_in=5).map((name + b"=").__add__)
 )
 QUERIES = st.lists(
     st.one_of(
-        *(st.just(ASKED), USER_IDS.map(b"user_id=".__add__), PRINTABLE, FIELD_TEXT, LONG, ANY_PARAMETER),
-        st.builds(b"%b=%b".__mod__, st.tuples(PRINTABLE, FIELD_TEXT)),
+        *(st.just(USER_ID), USER_IDS.map(b"user_id=".__add__), PRINTABLE, HEADER_TEXT, LONG, ANY_PARAMETER),
+        st.builds(b"%b=%b".__mod__, st.tuples(PRINTABLE, HEADER_TEXT)),
     ),
     max_size=4,
 ).map(b"&".join)
@@ -166,75 +166,78 @@ ODD_CLAIMS = st.dictionaries(
 ODD_HEADERS = st.dictionaries(
     st.sampled_from(["alg", "typ", "kid", "crit", "b64", "jwk", "jku", "zip"]), JSON, min_size=1
 )
-LACKING = [signed({name: CLAIMS[name] for name in CLAIMS if name != lost}) for lost in ("sub", "aud", "exp")]
-UNFIT = st.sampled_from(
+NO_CLAIM = [signed({name: CLAIMS[name] for name in CLAIMS if name != lost}) for lost in ("sub", "aud", "exp")]
+INVALID_TOKENS = st.sampled_from(
     [
-        *(EXPIRED, *LACKING, signed(CLAIMS, "none"), signed(CLAIMS, "HS384"), signed(CLAIMS, "HS512")),
+        *(EXPIRED, *NO_CLAIM, signed(CLAIMS, "none"), signed(CLAIMS, "HS384"), signed(CLAIMS, "HS512")),
         jwt.encode(CLAIMS, SECRET[::-1]).encode(),
-        b".".join([GOOD_HEADER, OTHERS.split(b".")[1], GOOD_SIGNATURE]),
-        b".".join([segment(HEADER), GOOD_CLAIMS, b""]),
-        b".".join([base64.urlsafe_b64encode(b"[" * 5_001), GOOD_CLAIMS, GOOD_SIGNATURE]),
-        GOOD * 50,
+        b".".join([TOKEN_HEADER, OTHER_TOKEN.split(b".")[1], TOKEN_SIGNATURE]),
+        b".".join([segment(HEADER), TOKEN_CLAIMS, b""]),
+        b".".join([base64.urlsafe_b64encode(b"[" * 5_001), TOKEN_CLAIMS, TOKEN_SIGNATURE]),
+        TOKEN * 50,
     ]
 )
-FORGED = st.one_of(
-    ODD_CLAIMS.map(lambda odd: b".".join([GOOD_HEADER, segment({**CLAIMS, **odd}), GOOD_SIGNATURE])),
-    ODD_HEADERS.map(lambda odd: b".".join([segment({**HEADER, **odd}), GOOD_CLAIMS, GOOD_SIGNATURE])),
+FORGED_TOKENS = st.one_of(
+    ODD_CLAIMS.map(lambda odd: b".".join([TOKEN_HEADER, segment({**CLAIMS, **odd}), TOKEN_SIGNATURE])),
+    ODD_HEADERS.map(lambda odd: b".".join([segment({**HEADER, **odd}), TOKEN_CLAIMS, TOKEN_SIGNATURE])),
 )
-PLACES = st.integers(0, len(GOOD) - 1)
-DAMAGED = st.one_of(
-    st.builds(lambda at, byte: GOOD[:at] + byte + GOOD[at + 1 :], PLACES, st.sampled_from([b"A", b"\xe9"])),
-    PLACES.map(lambda at: GOOD[:at]),
-    PLACES.map(lambda at: GOOD[at:]),
-    FIELD_TEXT.map(GOOD.__add__),
-    FIELD_TEXT.map(lambda text: text + GOOD),
+POSITIONS = st.integers(0, len(TOKEN) - 1)
+DAMAGED_TOKENS = st.one_of(
+    st.builds(
+        lambda at, byte: TOKEN[:at] + byte + TOKEN[at + 1 :], POSITIONS, st.sampled_from([b"A", b"\xe9"])
+    ),
+    POSITIONS.map(lambda at: TOKEN[:at]),
+    POSITIONS.map(lambda at: TOKEN[at:]),
+    HEADER_TEXT.map(TOKEN.__add__),
+    HEADER_TEXT.map(lambda text: text + TOKEN),
 )
-MINE, THEIRS = Credential(b"Bearer " + GOOD, DOCTOR), Credential(b"Bearer " + OTHERS, OTHER)
+VALID, OTHER_VALID = Credential(b"Bearer " + TOKEN, DOCTOR), Credential(b"Bearer " + OTHER_TOKEN, OTHER)
 CREDENTIALS = st.one_of(
-    st.sampled_from([MINE, THEIRS, Credential(b"bEARER   " + GOOD + b" ", DOCTOR)]),
-    st.sampled_from([b"Basic " + GOOD, GOOD, b"Bearer\t" + GOOD, b"Bearer", b""]).map(Credential),
-    UNFIT.map(lambda token: Credential(b"Bearer " + token)),
-    FORGED.map(lambda token: Credential(b"Bearer " + token)),
-    # What PyJWT overlooks in a damaged token is its own affair; it remains the same doctor's.
-    DAMAGED.map(lambda token: Credential(b"Bearer " + token, DOCTOR)),
+    st.sampled_from([VALID, OTHER_VALID, Credential(b"bEARER   " + TOKEN + b" ", DOCTOR)]),
+    st.sampled_from([b"Basic " + TOKEN, TOKEN, b"Bearer\t" + TOKEN, b"Bearer", b""]).map(Credential),
+    INVALID_TOKENS.map(lambda token: Credential(b"Bearer " + token)),
+    FORGED_TOKENS.map(lambda token: Credential(b"Bearer " + token)),
+    # PyJWT may accept a damaged token, which still belongs to the same doctor.
+    DAMAGED_TOKENS.map(lambda token: Credential(b"Bearer " + token, DOCTOR)),
     ODD_CLAIMS.map(
         lambda odd: Credential(b"Bearer " + signed({**CLAIMS, **odd}), str(odd.get("sub", DOCTOR)))
     ),
-    FIELD_TEXT.map(Credential),
+    HEADER_TEXT.map(Credential),
 )
 
-NAMES = [
+HEADER_NAMES = [
     *(b"Origin", b"Access-Control-Request-Method", b"Access-Control-Request-Headers", b"Host", b"Cookie"),
     *(b"If-None-Match", b"If-Modified-Since", b"Range", b"If-Range", b"Accept", b"Accept-Encoding"),
     *(b"Content-Type", b"X-Request-ID", b"X-HTTP-Method-Override", b"X-Forwarded-For", b"X-Forwarded-Proto"),
     *(b"X-Forwarded-Host", b"Forwarded", b"X_Forwarded_For", b"User-Agent"),
 ]
-VALUES = [
+HEADER_VALUES = [
     *(ORIGIN.encode(), b"null", b"HEAD", b"authorization, x", b"x:y", b"a=b; c", b'"x", W/"y"', b"Bearer"),
     *(b"Sat, 01 Jan 2000 00:00:00 GMT", b"bytes=0-1,-1", b"text/html;q=0", b"gzip, *", b"*/*"),
     *(b"application/json", b"multipart/form-data", b"nightshift-1", b"127.0.0.1, ::1", b"[::1]:1", b":."),
     *(b"https", b"for=x;proto=http", b"", b" ", b'"', b"\xff"),
 ]
 ADDRESSES = st.text('.:[]1", ', max_size=4).map(str.encode)
-ANY_FIELD = st.builds(
-    b"%b: %b".__mod__, st.tuples(st.sampled_from(NAMES), st.one_of(st.sampled_from(VALUES), FIELD_TEXT))
+ANY_HEADER = st.builds(
+    b"%b: %b".__mod__,
+    st.tuples(st.sampled_from(HEADER_NAMES), st.one_of(st.sampled_from(HEADER_VALUES), HEADER_TEXT)),
 )
-# Among them ends of lines that are none in HTTP, and so must not begin another field.
-BROKEN_FIELDS = st.sampled_from(
+# Some contain line ends that HTTP does not have. These must not begin another header.
+BROKEN_HEADERS = st.sampled_from(
     [
-        *(b"Cookie: \0", b"Cookie: a\nAuthorization: Bearer " + OTHERS, b"X\n: a", b"Cookie"),
-        *(b"Authorization: Bearer " + GOOD + end for end in (b"\r", b"\n", b"\n\n", b"\0")),
-        b" Authorization: Bearer " + GOOD,
+        *(b"Cookie: \0", b"Cookie: a\nAuthorization: Bearer " + OTHER_TOKEN, b"X\n: a", b"Cookie"),
+        *(b"Authorization: Bearer " + TOKEN + end for end in (b"\r", b"\n", b"\n\n", b"\0")),
+        b" Authorization: Bearer " + TOKEN,
     ]
 )
-FIELDS = usually(
-    usually(ANY_FIELD, ADDRESSES.map(b"X-Forwarded-For: ".__add__), one_in=5), BROKEN_FIELDS, one_in=30
+HEADERS = usually(
+    usually(ANY_HEADER, ADDRESSES.map(b"X-Forwarded-For: ".__add__), one_in=5), BROKEN_HEADERS, one_in=30
 )
 CONDITIONS = usually(
     st.just(b"*"), st.sampled_from([b'"x"', b'W/"x",,"y"', b'"x', b'*, "', b"W/", b"x"]), one_in=3
 ).map(lambda tags: [b"If-None-Match: " + tags])
 
-# Each the last of the fields, the empty line and the body.
+# Each has the last header, the empty line and the body.
 NO_BODY = st.just(b"\r\n")
 BODIES = st.binary(max_size=40).map(lambda body: b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
 CHUNKED = st.lists(st.binary(min_size=1, max_size=20), max_size=3).map(
@@ -244,7 +247,7 @@ CHUNKED = st.lists(st.binary(min_size=1, max_size=20), max_size=3).map(
         + b"0\r\n\r\n"
     )
 )
-# Refused before it is sent.
+# The server refuses these before the client sends the body.
 TOO_LARGE = st.sampled_from([5, 20, 5_000]).map(
     lambda digits: b"Content-Length: %b\r\n\r\n" % (b"9" * digits)
 )
@@ -254,19 +257,19 @@ TOO_LARGE = st.sampled_from([5, 20, 5_000]).map(
 def requests(draw: st.DrawFn) -> Request:
     method = draw(usually(st.just(b"GET"), METHODS, one_in=3))
     target = draw(usually(st.just(PATH), PATHS, one_in=3))
-    doctor = usually(st.just(ASKED), st.just(b"user_id=" + OTHER.encode()), one_in=6)
-    more = usually(st.just([]), st.lists(ANY_PARAMETER, min_size=1, max_size=4), one_in=2)
-    asked = st.builds(lambda doctor, more: b"&".join([doctor, *more]), doctor, more)
-    query = draw(usually(usually(asked, QUERIES, one_in=3), HUGE, one_in=40))
+    doctor = usually(st.just(USER_ID), st.just(b"user_id=" + OTHER.encode()), one_in=6)
+    optional = usually(st.just([]), st.lists(ANY_PARAMETER, min_size=1, max_size=4), one_in=2)
+    valid_query = st.builds(lambda doctor, optional: b"&".join([doctor, *optional]), doctor, optional)
+    query = draw(usually(usually(valid_query, QUERIES, one_in=3), HUGE, one_in=40))
     version = draw(usually(st.just(b"1.1"), st.just(b"1.0"), one_in=10))
     bodies = BODIES | TOO_LARGE | CHUNKED if version == b"1.1" else BODIES | TOO_LARGE
     end = draw(usually(NO_BODY, bodies, one_in=5))
-    intact = usually(st.just(MINE), st.just(THEIRS), one_in=6)
-    one = usually(intact, CREDENTIALS, one_in=2).map(lambda credential: [credential])
-    credentials = draw(usually(one, st.lists(CREDENTIALS, max_size=3), one_in=8))
+    valid_credential = usually(st.just(VALID), st.just(OTHER_VALID), one_in=6)
+    one_credential = usually(valid_credential, CREDENTIALS, one_in=2).map(lambda credential: [credential])
+    credentials = draw(usually(one_credential, st.lists(CREDENTIALS, max_size=3), one_in=8))
     lines = [
         b"%b %b?%b HTTP/%b" % (method, target, query, version),
-        *draw(st.lists(FIELDS, max_size=3)),
+        *draw(st.lists(HEADERS, max_size=3)),
         *draw(usually(st.just([]), CONDITIONS, one_in=3)),
         *(b"Authorization: " + credential.value for credential in credentials),
         *(b"Connection: close", end),
@@ -276,7 +279,7 @@ def requests(draw: st.DrawFn) -> Request:
 
 @pytest.fixture(scope="module")
 def server(layout_database: CasesDatabase) -> Iterator[Running]:
-    """The service with two doctors' cases and some strangers', at the end still the same and well."""
+    """The service with the cases of two doctors and decoys. At the end it must still run and answer."""
     layout_database.clear()
     layout_database.add_decoys()
     for cases in CASES.values():
@@ -285,31 +288,31 @@ def server(layout_database: CasesDatabase) -> Iterator[Running]:
         layout_database.service_dsn,
         MEDMITRA_JWT_SECRET=SECRET,
         MEDMITRA_CORS_ORIGINS=ORIGIN,
-        MEDMITRA_DOCS="0",  # with answers of other kinds
+        MEDMITRA_DOCS="0",  # the pages have responses of other kinds
     ) as server:
         yield server
-        asked, token = ASKED.decode(), GOOD.decode()
-        response, body = server.get(f"/cases/all_cases?{asked}", Authorization=f"Bearer {token}")
-        assert (response.status, json.loads(body)) == (200, ANSWERS[DOCTOR])
+        query, token = USER_ID.decode(), TOKEN.decode()
+        response, body = server.get(f"/cases/all_cases?{query}", Authorization=f"Bearer {token}")
+        assert (response.status, json.loads(body)) == (200, EXPECTED[DOCTOR])
         assert server.process.poll() is None
         assert "Traceback" not in server.printed
-        assert GOOD_SIGNATURE.decode() not in server.printed
+        assert TOKEN_SIGNATURE.decode() not in server.printed
 
 
 def send(server: Running, raw: bytes) -> bytes:
-    """Send bytes as they are; returns all that comes. The server need not read on once it has refused."""
-    answer = b""
+    """Send bytes unchanged; returns all bytes received. The server may stop reading after it refuses."""
+    response = b""
     with server.connect() as connection:
         with suppress(ConnectionError):
             connection.sendall(raw)
         with suppress(ConnectionError):
             while received := connection.recv(65_536):
-                answer += received
-    return answer
+                response += received
+    return response
 
 
-def read(raw: bytes) -> Answer:
-    """Take an answer apart that must be well-formed."""
+def parse(raw: bytes) -> Response:
+    """Parse a response, which must be well-formed."""
     head, end, body = raw.partition(b"\r\n\r\n")
     assert end, raw
     status_line, *lines = head.decode("ascii").split("\r\n")
@@ -319,21 +322,21 @@ def read(raw: bytes) -> Answer:
     assert all(fields), lines
     headers = {field[1].lower(): field[2] for field in fields if field}
     assert len(headers) == len(fields), lines
-    return Answer(int(status[1]), headers, body)
+    return Response(int(status[1]), headers, body)
 
 
 @pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
 @settings(max_examples=max(500, settings().max_examples), deadline=None)
 @given(request=requests())
-def test_any_request_gets_one_answer_of_the_documented_kinds(server: Running, request: Request) -> None:
+def test_any_request_gets_one_documented_response(server: Running, request: Request) -> None:
     raw = send(server, request.raw)
     assert server.process.poll() is None
     assert b"Somebody Else" not in raw
-    # The parts of a token are longer than all else that may be repeated, such as a user_id.
+    # The response repeats no part of a token. All that it may repeat, such as a user_id, is shorter.
     for part in re.findall(rb"[\w-]{40,}", request.raw):
         assert part not in raw
 
-    status, headers, body = read(raw)
+    status, headers, body = parse(raw)
     event(f"status {status}")
     assert status in STATUSES
     assert headers["x-content-type-options"] == "nosniff"
@@ -344,7 +347,7 @@ def test_any_request_gets_one_answer_of_the_documented_kinds(server: Running, re
     assert ("content-type" in headers) == (status != 304)
     assert status in (200, 304) or headers["content-type"] == "application/json"
 
-    # One that could not be read is answered as if its method were not known.
+    # The server does not know the method of an unreadable request, so the error can have a body for HEAD.
     if request.method == b"HEAD" and not (body and status in (400, 431)):
         assert body == b""
         assert status not in (200, 304) or request.doctor in CASES
@@ -367,10 +370,10 @@ def test_any_request_gets_one_answer_of_the_documented_kinds(server: Running, re
     else:
         assert request.method == b"GET"
         assert request.doctor in CASES
-        answer, whole = json.loads(body), ANSWERS[request.doctor]
-        if request.asks_for_all:
-            assert answer == whole
+        received, expected = json.loads(body), EXPECTED[request.doctor]
+        if request.requests_all_cases:
+            assert received == expected
         else:
-            assert [*answer] == ["cases"]
-            assert all(found in whole["cases"] for found in answer["cases"])
-            assert len(answer["cases"]) <= int(headers.get("x-total-count", 2)) <= 2
+            assert [*received] == ["cases"]
+            assert all(found in expected["cases"] for found in received["cases"])
+            assert len(received["cases"]) <= int(headers.get("x-total-count", 2)) <= 2

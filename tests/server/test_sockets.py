@@ -1,4 +1,4 @@
-"""Where the server listens: on a socket handed over as systemd does, or on a port that processes share."""
+"""Listening sockets: inherited as from systemd, on a shared port, or on loopback only (without tokens)."""
 
 import os
 import re
@@ -16,18 +16,18 @@ from medmitra_cases.settings.rules import is_loopback
 from tests.support.factories import DOCTOR, CasesDatabase
 from tests.support.processes import COMMAND, run, run_program, running, running_on
 
-# The table's layout has no say in any of this.
+# These tests do not depend on the table layout.
 pytestmark = [
     pytest.mark.parametrize("layout_database", ["own_table"], indirect=True),
     pytest.mark.usefixtures("layout_database"),
 ]
 
-ASKED = f"/cases/all_cases?user_id={DOCTOR}"
-REQUEST = f"GET {ASKED} HTTP/1.0\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n".encode()
+CASES_URL = f"/cases/all_cases?user_id={DOCTOR}"
+REQUEST = f"GET {CASES_URL} HTTP/1.0\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n".encode()
 SERVE = (COMMAND, "serve")
 
 
-def test_processes_share_a_socket_handed_over_and_it_outlives_them(
+def test_processes_share_an_inherited_socket_that_outlives_them(
     database: CasesDatabase, listening: socket.socket
 ) -> None:
     settings = {"DATABASE_URL": database.service_dsn, "MEDMITRA_LISTEN": "127.0.0.1:1"}
@@ -41,16 +41,19 @@ def test_processes_share_a_socket_handed_over_and_it_outlives_them(
             assert b" 200 OK" in third.send(REQUEST)
 
 
-def test_a_process_does_not_wait_on_a_socket_that_another_made_blocking(
+def test_a_process_does_not_block_on_a_socket_that_another_made_blocking(
     database: CasesDatabase, listening: socket.socket
 ) -> None:
     with running_on(listening, *SERVE, DATABASE_URL=database.service_dsn) as server:
-        listening.setblocking(True)  # for all who have it: so does systemd whenever it starts a process on it
+        # This applies to all processes that share the socket. Systemd does it whenever it starts a process.
+        listening.setblocking(True)
         assert b" 200 OK" in server.send(REQUEST)
         assert server.end(signal.SIGTERM) == 0
 
 
-def test_a_socket_is_not_handed_on(database: CasesDatabase, listening: socket.socket) -> None:
+def test_a_process_does_not_pass_its_socket_to_children(
+    database: CasesDatabase, listening: socket.socket
+) -> None:
     with running_on(listening, *SERVE, DATABASE_URL=database.service_dsn) as server:
         flags = Path(f"/proc/{server.process.pid}/fdinfo/3").read_text().partition("flags:")[2].split()[0]
         assert int(flags, 8) & os.O_CLOEXEC
@@ -60,12 +63,12 @@ def test_a_socket_is_not_handed_on(database: CasesDatabase, listening: socket.so
 
 
 @pytest.mark.parametrize("count", ["", "x", "-1", "1.5", "٣"])
-def test_a_count_that_is_none_is_refused(count: str) -> None:
+def test_an_invalid_count_of_sockets_is_refused(count: str) -> None:
     with pytest.raises(ListenError, match="LISTEN_FDS is not a number"):
         inherited_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})
 
 
-def test_sockets_of_two_kinds_are_refused(tmp_path: Path) -> None:
+def test_a_mix_of_tcp_and_unix_sockets_is_refused(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(tmp_path / "cases.sock"))
         unix.listen()
@@ -81,7 +84,7 @@ def test_sockets_of_two_kinds_are_refused(tmp_path: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_host_that_resolves_to_one_address_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_a_host_has_twice_is_bound_once(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -91,9 +94,9 @@ def test_a_host_that_resolves_to_one_address_twice(monkeypatch: pytest.MonkeyPat
     bound.close()
 
 
-def test_one_address_in_use_of_two_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:
-        first, second = probe.getsockname(), taken.getsockname()
+def test_no_address_stays_bound_if_another_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as in_use, socket.create_server(("127.0.0.1", 0)) as probe:
+        first, second = probe.getsockname(), in_use.getsockname()
         probe.close()
         resolved = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in (first, second)]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved)
@@ -102,12 +105,12 @@ def test_one_address_in_use_of_two_leaves_none(monkeypatch: pytest.MonkeyPatch) 
         socket.create_server(first).close()
 
 
-def test_what_was_meant_for_another_process_is_left_alone() -> None:
+def test_sockets_for_another_process_are_ignored() -> None:
     assert inherited_sockets({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) == []
     assert inherited_sockets({}) == []
 
 
-def test_a_descriptor_that_does_not_listen_is_refused_in_one_line() -> None:
+def test_a_descriptor_that_is_no_socket_is_refused_in_one_line() -> None:
     command = ["sh", "-c", f'exec 3</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "{COMMAND}" serve']
     with pytest.raises(AssertionError) as raised, running(*command, DATABASE_URL="host=127.0.0.1"):
         pass
@@ -124,7 +127,7 @@ def test_a_socket_that_does_not_listen_is_refused() -> None:
     assert str(raised.value).endswith("Error: descriptor 3, to listen on, is no listening stream socket\n")
 
 
-def test_processes_share_a_port_where_both_ask_for_it(database: CasesDatabase) -> None:
+def test_processes_share_a_port_if_both_set_reuse_port(database: CasesDatabase) -> None:
     settings = {"DATABASE_URL": database.service_dsn, "MEDMITRA_REUSE_PORT": "true"}
     with running(*SERVE, MEDMITRA_LISTEN="127.0.0.1:0", **settings) as first:
         settings["MEDMITRA_LISTEN"] = f"127.0.0.1:{first.port}"
@@ -137,7 +140,7 @@ def test_processes_share_a_port_where_both_ask_for_it(database: CasesDatabase) -
     assert ended.stderr == f"Error: cannot listen on 127.0.0.1:{first.port}: Address already in use\n"
 
 
-def test_localhost_is_all_its_addresses() -> None:
+def test_localhost_binds_all_its_addresses() -> None:
     resolved = {entry[4][0] for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
     with ExitStack() as stack:
         bound = [stack.enter_context(made) for made in bound_sockets("localhost:0", reuse_port=False)]
@@ -145,7 +148,7 @@ def test_localhost_is_all_its_addresses() -> None:
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b"])
-def test_an_unknown_host_is_named(host: str) -> None:
+def test_the_error_names_an_unknown_host(host: str) -> None:
     with pytest.raises(ListenError, match=f"{re.escape(host)}:1: no such host"):
         bound_sockets(f"{host}:1", reuse_port=False)
 
@@ -153,9 +156,9 @@ def test_an_unknown_host_is_named(host: str) -> None:
 @pytest.mark.parametrize(
     ("limits", "descriptors"),
     [("ulimit -S -n 200", range(1_000, 2_000)), ("ulimit -n 130", [130])],
-    ids=["may have more", "may not"],
+    ids=["soft limit", "hard limit"],
 )
-def test_clients_never_take_all_descriptors(
+def test_clients_never_use_all_descriptors(
     database: CasesDatabase, limits: str, descriptors: Sequence[int]
 ) -> None:
     command = ("sh", "-c", f'{limits}; exec "$@"', "sh", *SERVE, "--listen", "127.0.0.1:0")
@@ -167,7 +170,7 @@ def test_clients_never_take_all_descriptors(
         clients = [stack.enter_context(server.connect()) for _ in range(60)]
         for client in clients:
             client.sendall(REQUEST)
-        # Who has an answer makes room for the next: HTTP/1.0 has it so.
+        # HTTP/1.0 closes a connection after its response, which makes room for the next client.
         for client in clients:
             assert b" 200 OK" in client.recv(65_536)
         assert server.end(signal.SIGTERM) == 0
@@ -178,7 +181,7 @@ WARNING = "anyone who reaches this service can read any doctor's cases"
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
-def test_without_tokens_other_machines_are_kept_out(listen: str) -> None:
+def test_a_public_address_is_refused_without_tokens(listen: str) -> None:
     ended = run("serve", DATABASE_URL="host=127.0.0.1", MEDMITRA_LISTEN=listen)
     assert ended.returncode == 1
     assert ended.stderr.startswith("Error: other machines could connect, and read any doctor's cases: set ")
@@ -186,7 +189,7 @@ def test_without_tokens_other_machines_are_kept_out(listen: str) -> None:
     assert ended.stdout == ""
 
 
-def test_a_socket_that_other_machines_reach_is_refused_too() -> None:
+def test_an_inherited_public_socket_is_refused_without_tokens() -> None:
     with (
         socket.create_server(("0.0.0.0", 0)) as listening,
         pytest.raises(AssertionError, match="other machines could connect"),
@@ -202,23 +205,25 @@ def test_a_socket_that_other_machines_reach_is_refused_too() -> None:
         ({"MEDMITRA_JWT_SECRET": "test-secret-of-thirty-two-bytes-or-more"}, 0),
         ({"MEDMITRA_JWKS_URL": "https://keys.example/keys"}, 0),
     ],
-    ids=["trusted front", "secret", "key URL"],
+    ids=["trusted proxy", "secret", "JWKS URL"],
 )
-def test_who_has_checked_the_caller_may_listen_anywhere(variables: dict[str, str], warnings: int) -> None:
+def test_any_address_is_allowed_with_tokens_or_a_trusted_proxy(
+    variables: dict[str, str], warnings: int
+) -> None:
     with running(*SERVE, DATABASE_URL="host=127.0.0.1", MEDMITRA_LISTEN="0.0.0.0:0", **variables) as server:
         assert server.end(signal.SIGTERM) == 0
     assert server.printed.count(WARNING) == warnings
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.2:0", "[::1]:0"])
-def test_without_tokens_it_warns_once(listen: str) -> None:
+def test_a_loopback_address_without_tokens_causes_one_warning(listen: str) -> None:
     with running(*SERVE, DATABASE_URL="host=127.0.0.1", MEDMITRA_LISTEN=listen) as server:
         assert server.end(signal.SIGTERM) == 0
     assert server.printed.count(WARNING) == 1
 
 
 @pytest.mark.parametrize(
-    ("host", "local"),
+    ("host", "is_local"),
     [
         ("127.0.0.1", True),
         ("127.8.9.1", True),
@@ -233,5 +238,5 @@ def test_without_tokens_it_warns_once(listen: str) -> None:
         ("localhost.example", False),
     ],
 )
-def test_loopback_addresses(host: str, local: bool) -> None:
-    assert is_loopback(host) == local
+def test_is_loopback_recognizes_loopback_addresses(host: str, is_local: bool) -> None:
+    assert is_loopback(host) == is_local
