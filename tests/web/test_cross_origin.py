@@ -1,4 +1,4 @@
-"""A page of another origin in a real browser, with the TypeScript of docs/clients.md."""
+"""A page of another origin in a real browser, which runs the TypeScript of docs/clients.md."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -26,39 +26,39 @@ PAGE = """
 <ul></ul>
 <p role="alert"></p>
 <p role="status"></p>
-<button>Ask</button> <button>Ask for news</button> <button>Watch</button> <button>Stop</button>
+<button>Load</button> <button>Load changes</button> <button>Watch</button> <button>Stop</button>
 <script type="module">
   import { fetchCases } from "./cases.js";
   import { watchCases } from "./watch.js";
 
   const { user, token = null } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   const [list, alert, status] = document.querySelectorAll("ul, p");
-  const [ask, askForNews, watch, stop] = document.querySelectorAll("button");
+  const [load, loadChanges, watch, stop] = document.querySelectorAll("button");
   const watching = new AbortController();
-  let known, answers = 0;
+  let etag, responses = 0;
 
   function show(cases) {
     alert.textContent = "";
     list.replaceChildren(...cases.map(({ patient_name, status }) =>
       Object.assign(document.createElement("li"), { textContent: `${patient_name}: ${status}` })));
   }
-  function complain(error) {
+  function showError(error) {
     alert.textContent = error.message;
   }
   async function refresh(options) {
     try {
-      const news = await fetchCases(user, token, options);
-      if (news) show(news.cases);
-      known = news?.etag ?? known;
-      status.textContent = `${++answers}: ${news ? "cases" : "nothing new"}`;
+      const response = await fetchCases(user, token, options);
+      if (response) show(response.cases);
+      etag = response?.etag ?? etag;
+      status.textContent = `${++responses}: ${response ? "cases" : "unchanged"}`;
     } catch (error) {
-      complain(error);
+      showError(error);
     }
   }
-  ask.onclick = () => refresh();
-  askForNews.onclick = () => refresh({ etag: known });
+  load.onclick = () => refresh();
+  loadChanges.onclick = () => refresh({ etag });
   watch.onclick = async () => {
-    await watchCases(user, async () => token, show, complain, watching.signal);
+    await watchCases(user, async () => token, show, showError, watching.signal);
     status.textContent = "stopped";
   };
   stop.onclick = () => watching.abort();
@@ -66,25 +66,25 @@ PAGE = """
 """
 
 
-# Pauses last until the test ends them.
-PAUSES = """
+# The page's timers run until the test ends them.
+FAKE_TIMERS = """
 window.pauses = [];
 window.setTimeout = (resume, milliseconds) => pauses.push({ resume, milliseconds });
 """
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class QuietHandler(SimpleHTTPRequestHandler):
     """Serves the page and its scripts."""
 
     def log_message(self, *_: Any) -> None:
-        """Nothing that pytest should print."""
+        """Print nothing."""
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    """The folder and the port of the page's server, which is none of the service."""
+    """The folder and the port of the page's web server, which is separate from the service."""
     folder = tmp_path_factory.mktemp("site")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder))) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield folder, server.server_port
@@ -94,7 +94,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]
 
 @pytest.fixture(scope="module")
 def service(server_dsn: str, site: tuple[Path, int]) -> Iterator[Harness]:
-    """A service with tokens that the page's origin may read; and the page, as it finds that."""
+    """A service that requires tokens and allows the origin of the page, and the page's files."""
     folder, port = site
     settings = {
         "MEDMITRA_TEST_DATABASE_URL": server_dsn,
@@ -108,101 +108,101 @@ def service(server_dsn: str, site: tuple[Path, int]) -> Iterator[Harness]:
         yield started
 
 
-class Wire:
-    """What goes to the service and comes back, preflights and 304s included: a page sees neither."""
+class NetworkLog:
+    """The requests to the service and their statuses, with preflights and 304s, which a page cannot see."""
 
     def __init__(self, page: Page, service: str) -> None:
         self._page = page
         self._service = service
         self._methods: dict[str, str] = {}
-        self._answers: list[tuple[str, int]] = []
+        self._responses: list[tuple[str, int]] = []
         network = page.context.new_cdp_session(page)
-        network.on("Network.requestWillBeSent", self._note_request)
-        network.on("Network.responseReceivedExtraInfo", self._note_answer)
+        network.on("Network.requestWillBeSent", self._add_request)
+        network.on("Network.responseReceivedExtraInfo", self._add_response)
         network.send("Network.enable")
 
     def expect(self, *expected: str) -> None:
-        """Wait for so many answers since this was last called, and compare their methods and statuses."""
-        wait_until(lambda: self._page.evaluate("true") and len(self._seen()) >= len(expected))
-        assert self._seen() == list(expected)
-        self._answers.clear()
+        """Wait for this many responses since the last call, and compare their methods and statuses."""
+        wait_until(lambda: self._page.evaluate("true") and len(self._exchanges()) >= len(expected))
+        assert self._exchanges() == list(expected)
+        self._responses.clear()
 
-    def _seen(self) -> list[str]:
-        return [f"{self._methods[of]} {status}" for of, status in self._answers if of in self._methods]
+    def _exchanges(self) -> list[str]:
+        return [f"{self._methods[id_]} {status}" for id_, status in self._responses if id_ in self._methods]
 
-    def _note_request(self, event: dict[str, Any]) -> None:
+    def _add_request(self, event: dict[str, Any]) -> None:
         if event["request"]["url"].startswith(self._service):
             self._methods[event["requestId"]] = event["request"]["method"]
 
-    def _note_answer(self, event: dict[str, Any]) -> None:
-        self._answers.append((event["requestId"], event["statusCode"]))
+    def _add_response(self, event: dict[str, Any]) -> None:
+        self._responses.append((event["requestId"], event["statusCode"]))
 
 
 @pytest.fixture
-def visited(browser: Browser, service: Harness) -> Iterator[Visit]:
-    """An empty page, while the service has no cases."""
+def tab(browser: Browser, service: Harness) -> Iterator[Visit]:
+    """An empty tab of the browser. The service has no cases."""
     service.clear()
-    with visit(browser) as visited:
-        yield visited
+    with visit(browser) as tab:
+        yield tab
 
 
 @pytest.fixture
-def address(site: tuple[Path, int]) -> Callable[..., str]:
-    """Where the page is, for the doctor who has signed in."""
+def page_url(site: tuple[Path, int]) -> Callable[..., str]:
+    """A function that makes the URL of the page for a doctor who has signed in."""
     return lambda host="127.0.0.1", **signed_in: f"http://{host}:{site[1]}/#{urlencode(signed_in)}"
 
 
-Address = Callable[..., str]
+PageUrl = Callable[..., str]
 
 
 @pytest.mark.parametrize(
-    ("button", "unchanged", "not_modified"),
+    ("button", "status_text", "not_modified"),
     [
-        ("Ask", "cases", ["GET 304"]),
-        ("Ask for news", "nothing new", ["OPTIONS 200", "GET 304"]),
+        ("Load", "cases", ["GET 304"]),
+        ("Load changes", "unchanged", ["OPTIONS 200", "GET 304"]),
     ],
-    ids=["the browser sends the tag", "the page sends the tag"],
+    ids=["the browser sends the ETag", "the page sends the ETag"],
 )
-def test_a_page_shows_the_cases_and_then_what_is_new(
-    visited: Visit, service: Harness, address: Address, button: str, unchanged: str, not_modified: list[str]
+def test_a_page_shows_the_cases_and_then_their_changes(
+    tab: Visit, service: Harness, page_url: PageUrl, button: str, status_text: str, not_modified: list[str]
 ) -> None:
-    page, shown = visited.page, visited.page.get_by_role("listitem")
-    ask = page.get_by_role("button", name=button, exact=True)
+    page, items = tab.page, tab.page.get_by_role("listitem")
+    load = page.get_by_role("button", name=button, exact=True)
     ada = service.add_case(user_id=DOCTOR, patient_name="Ada")
     service.add_case(user_id=DOCTOR, patient_name="Zoë", status="completed")
     service.add_case(user_id=ANOTHER_DOCTOR)
-    page.goto(address(user=DOCTOR, token=service.token(DOCTOR)))
-    wire = Wire(page, service.base_url)
+    page.goto(page_url(user=DOCTOR, token=service.token(DOCTOR)))
+    network = NetworkLog(page, service.base_url)
 
-    ask.click()
-    expect(shown).to_have_text(["Ada: pending", "Zoë: completed"])
-    wire.expect("OPTIONS 200", "GET 200")
+    load.click()
+    expect(items).to_have_text(["Ada: pending", "Zoë: completed"])
+    network.expect("OPTIONS 200", "GET 200")
 
-    ask.click()
-    expect(page.get_by_role("status")).to_have_text(f"2: {unchanged}")
-    expect(shown).to_have_text(["Ada: pending", "Zoë: completed"])
-    wire.expect(*not_modified)
+    load.click()
+    expect(page.get_by_role("status")).to_have_text(f"2: {status_text}")
+    expect(items).to_have_text(["Ada: pending", "Zoë: completed"])
+    network.expect(*not_modified)
 
     service.update_case(ada["case_id"], status="completed")
-    ask.click()
-    expect(shown).to_have_text(["Ada: completed", "Zoë: completed"])
-    wire.expect(*not_modified[:-1], "GET 200")
-    assert visited.complaints == []
+    load.click()
+    expect(items).to_have_text(["Ada: completed", "Zoë: completed"])
+    network.expect(*not_modified[:-1], "GET 200")
+    assert tab.complaints == []
 
 
-def test_a_page_that_is_loaded_anew_finds_what_the_browser_has(
-    visited: Visit, service: Harness, address: Address
+def test_a_reloaded_page_uses_the_cache_of_the_browser(
+    tab: Visit, service: Harness, page_url: PageUrl
 ) -> None:
-    page, ask = visited.page, visited.page.get_by_role("button", name="Ask", exact=True)
+    page, load = tab.page, tab.page.get_by_role("button", name="Load", exact=True)
     service.add_case(user_id=DOCTOR, patient_name="Ada")
-    page.goto(address(user=DOCTOR, token=service.token(DOCTOR)))
-    wire = Wire(page, service.base_url)
-    ask.click()
-    wire.expect("OPTIONS 200", "GET 200")
+    page.goto(page_url(user=DOCTOR, token=service.token(DOCTOR)))
+    network = NetworkLog(page, service.base_url)
+    load.click()
+    network.expect("OPTIONS 200", "GET 200")
     page.reload()
-    ask.click()
+    load.click()
     expect(page.get_by_role("listitem")).to_have_text(["Ada: pending"])
-    wire.expect("GET 304")
+    network.expect("GET 304")
 
 
 @pytest.mark.parametrize(
@@ -213,88 +213,86 @@ def test_a_page_that_is_loaded_anew_finds_what_the_browser_has(
         (ANOTHER_DOCTOR, 1, "user_id is not the doctor that the token was issued to"),
         ("Ada", 1, re.compile("user_id must be a UUID")),
     ],
-    ids=["401", "401, expired", "403", "400"],
+    ids=["401", "401 expired", "403", "400"],
 )
-def test_a_page_can_say_what_is_wrong(
-    visited: Visit,
+def test_a_page_shows_the_detail_of_an_error(
+    tab: Visit,
     service: Harness,
-    address: Address,
+    page_url: PageUrl,
     user: str,
     minutes: int | None,
     detail: str | re.Pattern[str],
 ) -> None:
-    page = visited.page
+    page = tab.page
     token = {} if minutes is None else {"token": service.token(DOCTOR, minutes=minutes)}
-    page.goto(address(user=user, **token))
-    page.get_by_role("button", name="Ask", exact=True).click()
+    page.goto(page_url(user=user, **token))
+    page.get_by_role("button", name="Load", exact=True).click()
     expect(page.get_by_role("alert")).to_have_text(detail)
-    assert [complaint.partition(":")[0] for complaint in visited.complaints] == ["Failed to load resource"]
+    assert [complaint.partition(":")[0] for complaint in tab.complaints] == ["Failed to load resource"]
 
 
 def end_pause(page: Page) -> float:
-    """Let a page that watches go on; returns how many seconds it would have waited."""
+    """End the pause of a page that watches; returns how long it would have lasted, in seconds."""
     page.wait_for_function("pauses.length")
     milliseconds: float = page.evaluate("pauses[0].milliseconds")
     page.evaluate("pauses.shift().resume()")
     return milliseconds / 1000
 
 
-def test_a_page_that_watches_gets_over_a_failure(visited: Visit, service: Harness, address: Address) -> None:
-    page, shown, alert = visited.page, visited.page.get_by_role("listitem"), visited.page.get_by_role("alert")
-    page.add_init_script(PAUSES)
+def test_a_page_that_watches_recovers_from_a_failure(tab: Visit, service: Harness, page_url: PageUrl) -> None:
+    page, items, alert = tab.page, tab.page.get_by_role("listitem"), tab.page.get_by_role("alert")
+    page.add_init_script(FAKE_TIMERS)
     ada = service.add_case(user_id=DOCTOR, patient_name="Ada")
-    page.goto(address(user=DOCTOR, token=service.token(DOCTOR)))
-    wire = Wire(page, service.base_url)
+    page.goto(page_url(user=DOCTOR, token=service.token(DOCTOR)))
+    network = NetworkLog(page, service.base_url)
     page.get_by_role("button", name="Watch").click()
-    expect(shown).to_have_text(["Ada: pending"])
-    wire.expect("OPTIONS 200", "GET 200")
+    expect(items).to_have_text(["Ada: pending"])
+    network.expect("OPTIONS 200", "GET 200")
     assert 3.75 <= end_pause(page) <= 6.25
-    wire.expect("GET 304")
+    network.expect("GET 304")
 
     with without_table(service.database_url):
         assert 3.75 <= end_pause(page) <= 6.25
-        wire.expect("GET 500")
+        network.expect("GET 500")
         expect(alert).to_have_text(
             re.compile(r"^Internal server error: unexpected database error \(request id \w+\)$")
         )
         assert 7.5 <= end_pause(page) <= 12.5
-        wire.expect("GET 500")
-        expect(shown).to_have_text(["Ada: pending"])
+        network.expect("GET 500")
+        expect(items).to_have_text(["Ada: pending"])
 
     assert 15 <= end_pause(page) <= 25
     expect(alert).to_be_empty()
-    wire.expect("GET 200")  # for a 500 Chromium gives up what it had kept
+    network.expect("GET 200")  # Chromium removes the cached response after a 500
 
     service.update_case(ada["case_id"], status="completed")
     assert 3.75 <= end_pause(page) <= 6.25
-    expect(shown).to_have_text(["Ada: completed"])
-    wire.expect("GET 200")
+    expect(items).to_have_text(["Ada: completed"])
+    network.expect("GET 200")
 
     page.get_by_role("button", name="Stop").click()
     end_pause(page)
     expect(page.get_by_role("status")).to_have_text("stopped")
-    assert {complaint.partition(":")[0] for complaint in visited.complaints} == {"Failed to load resource"}
+    assert {complaint.partition(":")[0] for complaint in tab.complaints} == {"Failed to load resource"}
 
 
-def test_a_page_does_not_go_on_asking_for_what_it_must_not_see(
-    visited: Visit, service: Harness, address: Address
-) -> None:
-    page = visited.page
-    page.goto(address(user=ANOTHER_DOCTOR, token=service.token(DOCTOR)))
+def test_a_page_that_watches_stops_after_a_403(tab: Visit, service: Harness, page_url: PageUrl) -> None:
+    page = tab.page
+    page.goto(page_url(user=ANOTHER_DOCTOR, token=service.token(DOCTOR)))
     page.get_by_role("button", name="Watch").click()
     expect(page.get_by_role("status")).to_have_text("stopped")
     expect(page.get_by_role("alert")).to_have_text("user_id is not the doctor that the token was issued to")
 
 
-def test_a_page_of_another_origin_than_those_allowed_reads_nothing(
-    visited: Visit, service: Harness, address: Address
+def test_a_page_of_an_origin_that_is_not_allowed_reads_nothing(
+    tab: Visit, service: Harness, page_url: PageUrl
 ) -> None:
-    page = visited.page
+    page = tab.page
     service.add_case(user_id=DOCTOR, patient_name="Ada")
-    page.goto(address("localhost", user=DOCTOR, token=service.token(DOCTOR)))
-    wire = Wire(page, service.base_url)
-    page.get_by_role("button", name="Ask", exact=True).click()
+    page.goto(page_url("localhost", user=DOCTOR, token=service.token(DOCTOR)))
+    network = NetworkLog(page, service.base_url)
+    page.get_by_role("button", name="Load", exact=True).click()
     expect(page.get_by_role("alert")).to_have_text("Failed to fetch")
     expect(page.get_by_role("listitem")).to_have_count(0)
-    wire.expect("OPTIONS 200")
-    assert "blocked by CORS policy" in visited.complaints[0]
+    network.expect("OPTIONS 200")
+    assert "blocked by CORS policy" in tab.complaints[0]

@@ -1,4 +1,4 @@
-"""Every error has the contract's one-key body, and says nothing that a stranger could use."""
+"""Every error has the body of the contract, with one key, and reveals nothing internal."""
 
 import logging
 import re
@@ -22,7 +22,7 @@ from tests.support import factories
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute
 
 URL = "/cases/all_cases"
-ASKED = f"{URL}?user_id={DOCTOR}"
+CASES_URL = f"{URL}?user_id={DOCTOR}"
 
 
 def detail(response: TestResponse) -> str:
@@ -43,26 +43,26 @@ def client_of(url: str, wait_seconds: float = 0) -> Iterator[FlaskClient]:
         yield client
 
 
-def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What was logged of requests, apart from what was said at start."""
+def error_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """The log records of failed requests, without those of the start."""
     return [record for record in caplog.records if record.name == error_handlers.__name__]
 
 
-def assert_fault(response: TestResponse, phrase: str, caplog: pytest.LogCaptureFixture) -> str:
-    """Assert the documented 500, logged once with its id; returns what was logged."""
+def assert_500(response: TestResponse, public_text: str, caplog: pytest.LogCaptureFixture) -> str:
+    """Assert the documented 500, logged once with its request id; returns the log text."""
     assert response.status_code == 500
-    form = re.fullmatch(r"Internal server error: (.+) \(request id ([0-9a-f]{16})\)", detail(response))
-    assert form is not None
-    assert form[1] == phrase
-    (record,) = logged(caplog)
-    assert form[2] in record.getMessage()
-    # A database that fails says why in one line; a mistake of ours needs more.
-    assert (record.exc_info is not None) == (phrase == "unexpected error")
+    match = re.fullmatch(r"Internal server error: (.+) \(request id ([0-9a-f]{16})\)", detail(response))
+    assert match is not None
+    assert match[1] == public_text
+    (record,) = error_records(caplog)
+    assert match[2] in record.getMessage()
+    # A database error is logged in one line, an error in the code with its traceback.
+    assert (record.exc_info is not None) == (public_text == "unexpected error")
     return caplog.text
 
 
 @pytest.mark.parametrize("code", sorted(default_exceptions))
-def test_every_http_error_has_the_one_body(app: Flask, code: int) -> None:
+def test_every_http_error_has_the_same_body(app: Flask, code: int) -> None:
     app.add_url_rule("/abort", view_func=lambda: abort(code))
     response = app.test_client().get("/abort")
     assert response.status_code == code
@@ -81,15 +81,15 @@ def test_every_http_error_has_the_one_body(app: Flask, code: int) -> None:
         "/%00",
     ],
 )
-def test_unknown_paths_are_404_and_never_redirect(client: FlaskClient, path: str) -> None:
+def test_an_unknown_path_gets_a_404_and_no_redirect(client: FlaskClient, path: str) -> None:
     response = client.get(path, query_string={"user_id": DOCTOR})
     assert response.status_code == 404
     assert "not found" in detail(response)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE", "FOO"])
-def test_other_methods_are_405_with_allow(client: FlaskClient, method: str) -> None:
-    response = client.open(ASKED, method=method)
+def test_another_method_gets_a_405_with_allow(client: FlaskClient, method: str) -> None:
+    response = client.open(CASES_URL, method=method)
     assert response.status_code == 405
     assert {"GET", "HEAD"} <= set(response.headers["Allow"].split(", "))
     assert "method is not allowed" in detail(response)
@@ -100,57 +100,59 @@ def test_head_of_an_error_has_no_body(client: FlaskClient) -> None:
     assert (response.status_code, response.data) == (400, b"")
 
 
-def test_database_down(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreachable_database_gets_a_500(caplog: pytest.LogCaptureFixture) -> None:
     with client_of("postgresql://reader:hunter2@127.0.0.1:1/clinic") as client:
-        response = client.get(ASKED)
-    log = assert_fault(response, "database unavailable", caplog)
+        response = client.get(CASES_URL)
+    log = assert_500(response, "database unavailable", caplog)
     assert not re.search(r"127\.0\.0\.1|hunter2|reader|clinic|psycopg2|SELECT", response.text)
     assert "OperationalError" in log
     assert "hunter2" not in log
 
 
-def test_query_timed_out(database: CasesDatabase, caplog: pytest.LogCaptureFixture) -> None:
-    hasty = make_dsn(database.service_dsn, options="-c statement_timeout=50")
-    with closing(psycopg2.connect(database.owner_dsn)) as writer, client_of(hasty) as client:
+def test_a_query_that_times_out_gets_a_500(database: CasesDatabase, caplog: pytest.LogCaptureFixture) -> None:
+    short_timeout_dsn = make_dsn(database.service_dsn, options="-c statement_timeout=50")
+    with closing(psycopg2.connect(database.owner_dsn)) as writer, client_of(short_timeout_dsn) as client:
         execute(writer, f"LOCK TABLE {database.layout.relation} IN ACCESS EXCLUSIVE MODE")
-        response = client.get(ASKED)
+        response = client.get(CASES_URL)
         writer.rollback()
-        assert "QueryCanceled: canceling statement due to statement timeout" in assert_fault(
+        assert "QueryCanceled: canceling statement due to statement timeout" in assert_500(
             response, "query timed out", caplog
         )
-        assert client.get(ASKED).status_code == 200
+        assert client.get(CASES_URL).status_code == 200
 
 
-def test_a_request_that_waited_too_long_for_a_thread(
+def test_a_request_that_waited_too_long_for_a_thread_gets_a_500(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    came_at = time.monotonic() - blueprint.MAX_QUEUE_SECONDS
-    assert client.get(ASKED, environ_overrides={RECEIVED_AT: came_at + 5}).status_code == 200
-    response = client.get(ASKED, environ_overrides={RECEIVED_AT: came_at - 0.1})
-    assert_fault(response, "overloaded", caplog)
+    received_at = time.monotonic() - blueprint.MAX_QUEUE_SECONDS
+    assert client.get(CASES_URL, environ_overrides={RECEIVED_AT: received_at + 5}).status_code == 200
+    response = client.get(CASES_URL, environ_overrides={RECEIVED_AT: received_at - 0.1})
+    assert_500(response, "overloaded", caplog)
 
 
-def test_other_database_errors(empty_database: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_database_error_gets_a_500(empty_database: str, caplog: pytest.LogCaptureFixture) -> None:
     with client_of(empty_database) as client:
-        response = client.get(ASKED)
-    log = assert_fault(response, "unexpected database error", caplog)
+        response = client.get(CASES_URL)
+    log = assert_500(response, "unexpected database error", caplog)
     assert "medmitra.cases" not in response.text
     assert "UndefinedTable" in log
 
 
-def test_unforeseen_exceptions(
+def test_an_unexpected_exception_gets_a_500(
     client: FlaskClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("John Doe is in SELECT secret")
 
     monkeypatch.setattr(reader, "fetch_cases", fail)
-    response = client.get(ASKED)
-    assert "RuntimeError: John Doe" in assert_fault(response, "unexpected error", caplog)
+    response = client.get(CASES_URL)
+    assert "RuntimeError: John Doe" in assert_500(response, "unexpected error", caplog)
     assert "John" not in response.text
 
 
-def test_data_the_database_refuses_is_400(empty_database: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_data_that_the_database_refuses_gets_a_400(
+    empty_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with closing(psycopg2.connect(empty_database)) as owner:
         owner.autocommit = True
         factories.LAYOUTS["own_table"].create(owner)
@@ -162,7 +164,7 @@ def test_data_the_database_refuses_is_400(empty_database: str, caplog: pytest.Lo
             " VALUES (%s, %s, 1, '')",
             [columns["user_id"], columns["patient_name"]],
         )
-        # A stand-in for data that only the database can find fault with: its error quotes the patient's name.
+        # This simulates data that only the database can refuse. Its error quotes the patient's name.
         execute(owner, "ALTER TABLE medmitra.cases RENAME TO kept")
         execute(
             owner,
@@ -171,25 +173,23 @@ def test_data_the_database_refuses_is_400(empty_database: str, caplog: pytest.Lo
             " created_at, updated_at, xmin FROM medmitra.kept",
         )
     with client_of(empty_database) as client:
-        response = client.get(ASKED)
+        response = client.get(CASES_URL)
     assert response.status_code == 400
     assert detail(response) == "the database refused the data of this request"
-    (record,) = logged(caplog)
+    (record,) = error_records(caplog)
     assert "22P02" in record.getMessage()
     assert "Jane" not in caplog.text
 
 
-def test_what_was_searched_for_is_not_logged(empty_database: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_search_text_is_not_logged(empty_database: str, caplog: pytest.LogCaptureFixture) -> None:
     with closing(psycopg2.connect(empty_database)) as owner:
         owner.autocommit = True
         factories.LAYOUTS["own_table"].create(owner)
-        # Postgres finds fault with the line of the statement in which the text is, and quotes it.
+        # The error of Postgres quotes the line of the statement that contains the search text.
         execute(owner, "ALTER TABLE medmitra.cases ALTER case_summary TYPE json USING NULL")
     with client_of(empty_database) as client:
-        response = client.get(f"{ASKED}&search=Zebediah")
-    assert "function lower(json) does not exist" in assert_fault(
-        response, "unexpected database error", caplog
-    )
+        response = client.get(f"{CASES_URL}&search=Zebediah")
+    assert "function lower(json) does not exist" in assert_500(response, "unexpected database error", caplog)
     assert "Zebediah" not in caplog.text
 
 
@@ -205,7 +205,7 @@ def test_what_was_searched_for_is_not_logged(empty_database: str, caplog: pytest
         ("a\tb", False),
     ],
 )
-def test_the_proxys_request_id_is_kept_if_sane(sent: str, kept: bool) -> None:
+def test_a_valid_request_id_of_the_proxy_is_kept(sent: str, kept: bool) -> None:
     with client_of("host=127.0.0.1 port=1") as client:
-        response = client.get(ASKED, headers={"X-Request-ID": sent})
+        response = client.get(CASES_URL, headers={"X-Request-ID": sent})
     assert detail(response).endswith(f"(request id {sent})") == kept

@@ -1,4 +1,4 @@
-"""What browsers look at: which pages may read the answers, and what each answer may do."""
+"""Headers for browsers: CORS for allowed origins, and the security headers of every response."""
 
 from collections.abc import Iterator
 
@@ -13,15 +13,15 @@ from tests.support.factories import DOCTOR, CasesDatabase, case
 from tests.support.processes import Running, serve
 
 URL = "/cases/all_cases"
-ASKED = f"{URL}?user_id={DOCTOR}"
+CASES_URL = f"{URL}?user_id={DOCTOR}"
 ORIGINS = ["https://app.example", "http://localhost:3000", "http://[::1]:3000", "capacitor://localhost"]
 ALLOW_ORIGIN = "Access-Control-Allow-Origin"
 SECRET = "test-secret-of-thirty-two-bytes-or-more"
 
 
 @pytest.fixture(params=[{}, {"MEDMITRA_JWT_SECRET": SECRET}], ids=["no tokens", "tokens"])
-def pages(database: CasesDatabase, request: pytest.FixtureRequest) -> Iterator[FlaskClient]:
-    """A client of a service that pages of some origins may read."""
+def cors_client(database: CasesDatabase, request: pytest.FixtureRequest) -> Iterator[FlaskClient]:
+    """A client of a service that allows some origins."""
     variables = {"MEDMITRA_CORS_ORIGINS": ", ".join(ORIGINS), **request.param}
     with factories.client_on(database.service_dsn, **variables) as client:
         yield client
@@ -35,21 +35,21 @@ def cors_fields(response: TestResponse) -> list[str]:
     return [name for name, _ in response.headers if name.startswith("Access-Control-")]
 
 
-def preflight(client: FlaskClient, origin: str, method: str = "GET", url: str = ASKED) -> TestResponse:
+def preflight(client: FlaskClient, origin: str, method: str = "GET", url: str = CASES_URL) -> TestResponse:
     return client.options(
         url,
         headers={
             "Origin": origin,
             "Access-Control-Request-Method": method,
-            # As browsers send them: in lower case, sorted.
-            "Access-Control-Request-Headers": "authorization,content-type,x-stranger",
+            # Browsers send these names in lower case and sorted.
+            "Access-Control-Request-Headers": "authorization,content-type,x-other",
         },
     )
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
-def test_the_web_clients_preflight_passes(pages: FlaskClient, origin: str) -> None:
-    response = preflight(pages, origin)
+def test_a_preflight_of_an_allowed_origin_passes(cors_client: FlaskClient, origin: str) -> None:
+    response = preflight(cors_client, origin)
     assert response.status_code == 200
     assert response.headers.getlist(ALLOW_ORIGIN) == [origin]
     assert response.headers["Access-Control-Allow-Methods"] == "GET, HEAD"
@@ -60,11 +60,11 @@ def test_the_web_clients_preflight_passes(pages: FlaskClient, origin: str) -> No
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
-def test_a_preflight_for_what_would_change_something_fails(pages: FlaskClient, method: str) -> None:
-    assert "Access-Control-Allow-Methods" not in preflight(pages, ORIGINS[0], method).headers
+def test_a_preflight_for_a_writing_method_fails(cors_client: FlaskClient, method: str) -> None:
+    assert "Access-Control-Allow-Methods" not in preflight(cors_client, ORIGINS[0], method).headers
 
 
-STRANGERS = [
+OTHER_ORIGINS = [
     "https://app.example.evil.example",
     "https://evilapp.example",
     "https://app-example",
@@ -80,72 +80,70 @@ STRANGERS = [
 ]
 
 
-@pytest.mark.parametrize("origin", STRANGERS)
-def test_a_strangers_preflight_fails(pages: FlaskClient, origin: str) -> None:
+@pytest.mark.parametrize("origin", OTHER_ORIGINS)
+def test_a_preflight_of_another_origin_fails(cors_client: FlaskClient, origin: str) -> None:
     environ = {"HTTP_ORIGIN": origin, "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "GET"}
-    response = pages.options(ASKED, environ_overrides=environ)
+    response = cors_client.options(CASES_URL, environ_overrides=environ)
     assert not cors_fields(response)
     assert "Origin" in vary(response)
 
 
-@pytest.mark.parametrize("origin", STRANGERS)
-def test_a_strangers_page_reads_nothing(pages: FlaskClient, origin: str) -> None:
-    response = pages.get(ASKED, environ_overrides={"HTTP_ORIGIN": origin})
+@pytest.mark.parametrize("origin", OTHER_ORIGINS)
+def test_another_origin_may_not_read_a_response(cors_client: FlaskClient, origin: str) -> None:
+    response = cors_client.get(CASES_URL, environ_overrides={"HTTP_ORIGIN": origin})
     assert ALLOW_ORIGIN not in response.headers
     assert "Origin" in vary(response)
 
 
-def test_a_page_may_read_what_it_needs(pages: FlaskClient, database: CasesDatabase) -> None:
+def test_an_allowed_origin_may_read_a_response(cors_client: FlaskClient, database: CasesDatabase) -> None:
     database.add(case())
-    response = pages.get(ASKED, headers={"Origin": ORIGINS[0], "Content-Type": "application/json"})
+    response = cors_client.get(CASES_URL, headers={"Origin": ORIGINS[0], "Content-Type": "application/json"})
     assert response.headers[ALLOW_ORIGIN] == ORIGINS[0]
     exposed = response.headers["Access-Control-Expose-Headers"].split(", ")
     assert exposed == ["ETag", "Link", "X-Request-ID", "X-Total-Count"]
     assert response.headers["X-Request-ID"]
 
 
-def test_a_page_may_ask_for_what_is_new(pages: FlaskClient, database: CasesDatabase) -> None:
+def test_an_allowed_origin_may_send_if_none_match(cors_client: FlaskClient, database: CasesDatabase) -> None:
     database.add(case())
     headers = {
         "Origin": ORIGINS[0],
         "Access-Control-Request-Method": "GET",
         "Access-Control-Request-Headers": "authorization,content-type,if-none-match",
     }
-    allowed = pages.options(ASKED, headers=headers).headers["Access-Control-Allow-Headers"]
+    allowed = cors_client.options(CASES_URL, headers=headers).headers["Access-Control-Allow-Headers"]
     assert allowed == "authorization, content-type, if-none-match"
-    configured = factories.settings("dbname=postgres", MEDMITRA_JWT_SECRET=SECRET)
-    asked = {"Authorization": f"Bearer {mint_token(configured, DOCTOR, minutes=1)}", "Origin": ORIGINS[0]}
-    full = pages.get(ASKED, headers=asked)
-    for known in (full.headers["ETag"], "*"):
-        response = pages.get(ASKED, headers={"If-None-Match": known, **asked})
+    token_settings = factories.settings("dbname=postgres", MEDMITRA_JWT_SECRET=SECRET)
+    sent = {"Authorization": f"Bearer {mint_token(token_settings, DOCTOR, minutes=1)}", "Origin": ORIGINS[0]}
+    full = cors_client.get(CASES_URL, headers=sent)
+    for if_none_match in (full.headers["ETag"], "*"):
+        response = cors_client.get(CASES_URL, headers={"If-None-Match": if_none_match, **sent})
         assert response.status_code == 304
-        # A browser takes these for those of the answer that it has kept.
+        # The browser applies these headers to the response in its cache.
         assert cors_fields(response) == cors_fields(full) != []
         assert response.headers[ALLOW_ORIGIN] == ORIGINS[0]
         assert response.headers["Access-Control-Expose-Headers"].startswith("ETag, Link, ")
         assert vary(response) == vary(full) == {"Authorization", "Origin"}
 
 
-def test_a_strangers_page_is_not_told_whether_there_is_something_new(
-    pages: FlaskClient, database: CasesDatabase
-) -> None:
+def test_another_origin_may_not_read_a_304(cors_client: FlaskClient, database: CasesDatabase) -> None:
     database.add(case())
-    response = pages.get(ASKED, headers={"Origin": "https://evil.example", "If-None-Match": "*"})
+    response = cors_client.get(CASES_URL, headers={"Origin": "https://evil.example", "If-None-Match": "*"})
     assert not cors_fields(response)
     assert "Origin" in vary(response)
 
 
 @pytest.mark.parametrize(
-    ("url", "method"), [(URL, "GET"), (ASKED, "POST"), ("/nowhere", "GET"), (f"{URL}?user_id=1", "HEAD")]
+    ("url", "method"), [(URL, "GET"), (CASES_URL, "POST"), ("/nowhere", "GET"), (f"{URL}?user_id=1", "HEAD")]
 )
-def test_a_page_may_read_errors_too(pages: FlaskClient, url: str, method: str) -> None:
-    response = pages.open(url, method=method, headers={"Origin": ORIGINS[0]})
+def test_an_allowed_origin_may_read_errors(cors_client: FlaskClient, url: str, method: str) -> None:
+    response = cors_client.open(url, method=method, headers={"Origin": ORIGINS[0]})
     assert response.status_code in (400, 401, 404, 405)
     assert response.headers[ALLOW_ORIGIN] == ORIGINS[0]
     assert "Origin" in vary(response)
 
 
-def test_a_page_may_read_a_500() -> None:
+def test_an_allowed_origin_may_read_a_500() -> None:
     app = create_app(
         factories.settings(
             "postgresql://127.0.0.1:1/nowhere",
@@ -153,32 +151,34 @@ def test_a_page_may_read_a_500() -> None:
             MEDMITRA_CORS_ORIGINS=ORIGINS[0],
         )
     )
-    response = app.test_client().get(ASKED, headers={"Origin": ORIGINS[0]})
+    response = app.test_client().get(CASES_URL, headers={"Origin": ORIGINS[0]})
     assert response.status_code == 500
     assert response.headers[ALLOW_ORIGIN] == ORIGINS[0]
 
 
-def test_a_cache_keeps_answers_to_different_askers_apart(pages: FlaskClient, database: CasesDatabase) -> None:
+def test_vary_separates_cached_responses_by_token_and_origin(
+    cors_client: FlaskClient, database: CasesDatabase
+) -> None:
     database.add(case())
-    configured = factories.settings("dbname=postgres", MEDMITRA_JWT_SECRET=SECRET)
-    token = {"Authorization": f"Bearer {mint_token(configured, DOCTOR, minutes=1)}"}
+    token_settings = factories.settings("dbname=postgres", MEDMITRA_JWT_SECRET=SECRET)
+    token = {"Authorization": f"Bearer {mint_token(token_settings, DOCTOR, minutes=1)}"}
     for origin in ({}, {"Origin": ORIGINS[0]}, {"Origin": "https://evil.example"}):
-        response = pages.get(ASKED, headers={**token, **origin})
+        response = cors_client.get(CASES_URL, headers={**token, **origin})
         assert response.status_code == 200
         assert vary(response) == {"Authorization", "Origin"}
         assert response.headers["Cache-Control"] == "private, no-cache"
 
 
-def test_without_origins_no_page_reads_anything(client: FlaskClient) -> None:
-    for response in (client.get(ASKED, headers={"Origin": ORIGINS[0]}), preflight(client, ORIGINS[0])):
+def test_no_origin_is_allowed_by_default(client: FlaskClient) -> None:
+    for response in (client.get(CASES_URL, headers={"Origin": ORIGINS[0]}), preflight(client, ORIGINS[0])):
         assert not cors_fields(response)
 
 
 @pytest.mark.parametrize(
     ("url", "method"),
-    [(ASKED, "GET"), (URL, "GET"), (ASKED, "POST"), ("/nowhere", "GET"), (ASKED, "OPTIONS")],
+    [(CASES_URL, "GET"), (URL, "GET"), (CASES_URL, "POST"), ("/nowhere", "GET"), (CASES_URL, "OPTIONS")],
 )
-def test_no_answer_is_run_or_framed(client: FlaskClient, method: str, url: str) -> None:
+def test_browsers_may_not_execute_or_frame_a_response(client: FlaskClient, method: str, url: str) -> None:
     headers = client.open(url, method=method).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     policy = {part.strip() for part in headers["Content-Security-Policy"].split(";")}
@@ -190,11 +190,12 @@ def test_no_answer_is_run_or_framed(client: FlaskClient, method: str, url: str) 
     }
 
 
-def test_every_answer_names_its_request(client: FlaskClient) -> None:
-    ids = {client.get(url).headers["X-Request-ID"] for url in (ASKED, URL, "/nowhere")}
+def test_every_response_has_a_request_id(client: FlaskClient) -> None:
+    ids = {client.get(url).headers["X-Request-ID"] for url in (CASES_URL, URL, "/nowhere")}
     assert len(ids) == 3
     assert (
-        client.get(ASKED, headers={"X-Request-ID": "nightshift-1"}).headers["X-Request-ID"] == "nightshift-1"
+        client.get(CASES_URL, headers={"X-Request-ID": "nightshift-1"}).headers["X-Request-ID"]
+        == "nightshift-1"
     )
 
 
@@ -210,16 +211,14 @@ def server(layout_database: CasesDatabase) -> Iterator[Running]:
 @pytest.mark.parametrize(
     "request_line",
     [
-        pytest.param(f"GET {ASKED} HTTP/1.1", id="200"),
-        pytest.param("GET  / HTTP/1.1", id="400, of waitress"),
-        pytest.param("GET / HTTP/1.1\r\nX: " + "x" * 262_144, id="431, of waitress"),
+        pytest.param(f"GET {CASES_URL} HTTP/1.1", id="200"),
+        pytest.param("GET  / HTTP/1.1", id="400 of waitress"),
+        pytest.param("GET / HTTP/1.1\r\nX: " + "x" * 262_144, id="431 of waitress"),
     ],
 )
-def test_answers_that_do_not_come_from_the_application_are_as_safe(
-    server: Running, request_line: str
-) -> None:
-    answer = server.send(f"{request_line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-    head = answer.partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
+def test_every_response_of_the_server_has_the_security_headers(server: Running, request_line: str) -> None:
+    response = server.send(f"{request_line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    head = response.partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
     assert b"x-content-type-options: nosniff" in head
     assert any(line.startswith(b"content-security-policy: default-src 'none'") for line in head)
     assert not [line for line in head if line.startswith(b"server:")]
