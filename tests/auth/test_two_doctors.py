@@ -1,4 +1,4 @@
-"""Two doctors, each asking for the other's cases through every door there is: not one comes out."""
+"""Two doctors, each of whom requests the other's cases in every way: no response contains one."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ from tests.support.factories import CasesDatabase, case, execute, settings
 from tests.support.processes import Running, serve
 
 URL = "/cases/all_cases"
-# Not the published one: an error names that as an example.
+# This is not the published id, because an error contains that one as an example.
 DOCTOR = "1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f1"
 OTHER = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
 SECRET = "test-secret-of-thirty-two-bytes-or-more"
@@ -35,29 +35,29 @@ def _cases(database: CasesDatabase) -> None:
 
 
 @pytest.fixture(scope="module")
-def configured() -> Settings:
+def token_settings() -> Settings:
     return settings("dbname=postgres", MEDMITRA_JWT_SECRET=SECRET)
 
 
-# Each a query; {mine} is the doctor whose token is sent, {theirs} the other.
+# Query strings. {own} is the doctor of the token that is sent, {other} is the other doctor.
 QUERIES = [
-    "user_id={mine}",
-    "user_id={theirs}",
-    "user_id={THEIRS}",
-    "user_id={mine}&user_id={theirs}",
-    "user_id={theirs}&user_id={mine}",
-    "user_id={mine}&USER_ID={theirs}",
-    "user_id={mine}&user_id[]={theirs}",
-    "user_id[]={theirs}&user_id={mine}",
-    "user_id={mine},{theirs}",
-    "user_id={mine};user_id={theirs}",
-    "user_id={mine}%26user_id={theirs}",
-    "user_id={mine}%00{theirs}",
-    "user_id={mine}'%20OR%20user_id='{theirs}",
-    "user_id={mine}&doctor_id={theirs}&subject={theirs}&sub={theirs}",
-    "%75ser_id={theirs}",
-    "user_id={mine}#&user_id={theirs}",
-    "user_id={mine}&limit=9999",
+    "user_id={own}",
+    "user_id={other}",
+    "user_id={OTHER}",
+    "user_id={own}&user_id={other}",
+    "user_id={other}&user_id={own}",
+    "user_id={own}&USER_ID={other}",
+    "user_id={own}&user_id[]={other}",
+    "user_id[]={other}&user_id={own}",
+    "user_id={own},{other}",
+    "user_id={own};user_id={other}",
+    "user_id={own}%26user_id={other}",
+    "user_id={own}%00{other}",
+    "user_id={own}'%20OR%20user_id='{other}",
+    "user_id={own}&doctor_id={other}&subject={other}&sub={other}",
+    "%75ser_id={other}",
+    "user_id={own}#&user_id={other}",
+    "user_id={own}&limit=9999",
     "",
 ]
 HEADERS: list[dict[str, str]] = [
@@ -66,65 +66,67 @@ HEADERS: list[dict[str, str]] = [
     {"Range": "bytes=10-"},
     {"If-None-Match": "*"},
     {"If-Modified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"},
-    {"X-User-Id": "{theirs}", "X-Forwarded-User": "{theirs}", "Cookie": "user_id={theirs}"},
-    {"X-HTTP-Method-Override": "POST", "X-Original-URL": "/cases/all_cases?user_id={theirs}"},
+    {"X-User-Id": "{other}", "X-Forwarded-User": "{other}", "Cookie": "user_id={other}"},
+    {"X-HTTP-Method-Override": "POST", "X-Original-URL": "/cases/all_cases?user_id={other}"},
 ]
 
 
-def written(pattern: str, mine: str, theirs: str) -> str:
-    return pattern.replace("{mine}", mine).replace("{theirs}", theirs).replace("{THEIRS}", theirs.upper())
+def fill_in(pattern: str, own: str, other: str) -> str:
+    return pattern.replace("{own}", own).replace("{other}", other).replace("{OTHER}", other.upper())
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
 @pytest.mark.parametrize("query", QUERIES)
-def test_no_door_leads_to_another_doctors_cases(
-    server: Running, configured: Settings, query: str, method: str
+def test_no_request_returns_another_doctors_cases(
+    server: Running, token_settings: Settings, query: str, method: str
 ) -> None:
-    for (mine, theirs), headers in itertools.product([(DOCTOR, OTHER), (OTHER, DOCTOR)], HEADERS):
-        sent = {name: written(value, mine, theirs) for name, value in headers.items()}
-        token = mint_token(configured, mine, minutes=1)
-        target = f"{URL}?{written(quote(query, safe='{}%&=[],;#'), mine, theirs)}"
+    for (own, other), headers in itertools.product([(DOCTOR, OTHER), (OTHER, DOCTOR)], HEADERS):
+        sent = {name: fill_in(value, own, other) for name, value in headers.items()}
+        token = mint_token(token_settings, own, minutes=1)
+        target = f"{URL}?{fill_in(quote(query, safe='{}%&=[],;#'), own, other)}"
         response, body = server.get(target, method, Authorization=f"Bearer {token}", **sent)
-        assert theirs.encode() not in body
+        assert other.encode() not in body
         assert b"Somebody Else" not in body
         if response.status == 200 and method == "GET":
-            assert [found["user_id"] for found in json.loads(body)["cases"]] == [mine] * 3
+            assert [found["user_id"] for found in json.loads(body)["cases"]] == [own] * 3
         else:
             assert b"Patient" not in body
 
 
-@pytest.mark.parametrize("more", ["", "&status=pending", "&limit=2", "&sort_by=patient_name&limit=9"])
-def test_the_other_doctors_tag_opens_nothing(server: Running, configured: Settings, more: str) -> None:
+@pytest.mark.parametrize("parameters", ["", "&status=pending", "&limit=2", "&sort_by=patient_name&limit=9"])
+def test_the_other_doctors_etag_gives_no_access(
+    server: Running, token_settings: Settings, parameters: str
+) -> None:
     tokens = {
-        doctor: {"Authorization": f"Bearer {mint_token(configured, doctor, minutes=1)}"}
+        doctor: {"Authorization": f"Bearer {mint_token(token_settings, doctor, minutes=1)}"}
         for doctor in (DOCTOR, OTHER)
     }
-    answers = {
-        doctor: server.get(f"{URL}?user_id={doctor}{more}", **token) for doctor, token in tokens.items()
+    responses = {
+        doctor: server.get(f"{URL}?user_id={doctor}{parameters}", **token) for doctor, token in tokens.items()
     }
-    for mine, theirs in [(DOCTOR, OTHER), (OTHER, DOCTOR)]:
-        known = {"If-None-Match": answers[theirs][0].headers["ETag"], **tokens[mine]}
-        response, body = server.get(f"{URL}?user_id={mine}{more}", **known)
-        assert (response.status, body) == (200, answers[mine][1])
-        assert {found["user_id"] for found in json.loads(body)["cases"]} == {mine}
-        # Whether it is the right one remains unsaid.
-        for tag in (known["If-None-Match"], '"x"', "*"):
+    for own, other in [(DOCTOR, OTHER), (OTHER, DOCTOR)]:
+        headers = {"If-None-Match": responses[other][0].headers["ETag"], **tokens[own]}
+        response, body = server.get(f"{URL}?user_id={own}{parameters}", **headers)
+        assert (response.status, body) == (200, responses[own][1])
+        assert {found["user_id"] for found in json.loads(body)["cases"]} == {own}
+        # The response does not reveal whether the ETag is the right one.
+        for tag in (headers["If-None-Match"], '"x"', "*"):
             refused, body = server.get(
-                f"{URL}?user_id={theirs}{more}", **{"If-None-Match": tag, **tokens[mine]}
+                f"{URL}?user_id={other}{parameters}", **{"If-None-Match": tag, **tokens[own]}
             )
             assert refused.status == 403
             assert "ETag" not in refused.headers
             assert "Patient" not in body.decode()
 
 
-def test_a_case_that_moves_takes_no_tag_along(
-    server: Running, configured: Settings, database: CasesDatabase
+def test_a_case_that_moves_changes_the_etags_of_both_doctors(
+    server: Running, token_settings: Settings, database: CasesDatabase
 ) -> None:
-    """Who gets another's case, and loses it again, is told so both times; and so is the other."""
+    """Both doctors get a 200 after the case moves from one to the other, and after it moves back."""
     targets = {
         doctor: (
             f"{URL}?user_id={doctor}",
-            {"Authorization": f"Bearer {mint_token(configured, doctor, minutes=1)}"},
+            {"Authorization": f"Bearer {mint_token(token_settings, doctor, minutes=1)}"},
         )
         for doctor in (DOCTOR, OTHER)
     }
@@ -148,20 +150,20 @@ def test_a_case_that_moves_takes_no_tag_along(
 @pytest.mark.parametrize(
     ("query", "status"),
     [
-        ("user_id={mine}", 200),
-        ("user_id={theirs}", 403),
-        ("user_id={THEIRS}", 403),
-        ("user_id={mine}&user_id={theirs}", 400),
-        ("user_id={mine}&user_id={mine}", 400),
-        ("user_id={mine}&user_id[]={theirs}", 200),
+        ("user_id={own}", 200),
+        ("user_id={other}", 403),
+        ("user_id={OTHER}", 403),
+        ("user_id={own}&user_id={other}", 400),
+        ("user_id={own}&user_id={own}", 400),
+        ("user_id={own}&user_id[]={other}", 200),
         ("", 400),
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_what_each_door_says(
-    server: Running, configured: Settings, method: str, query: str, status: int
+def test_each_query_gets_its_status(
+    server: Running, token_settings: Settings, method: str, query: str, status: int
 ) -> None:
-    token = mint_token(configured, DOCTOR, minutes=1)
-    target = f"{URL}?{written(query, DOCTOR, OTHER)}"
+    token = mint_token(token_settings, DOCTOR, minutes=1)
+    target = f"{URL}?{fill_in(query, DOCTOR, OTHER)}"
     assert server.get(target, method, Authorization=f"Bearer {token}")[0].status == status
     assert server.get(target, method)[0].status == 401
