@@ -1,4 +1,4 @@
-"""Filters, search, sorting and pages against a plain Python reference over the full list."""
+"""Filters, search, sorting and pages, compared with a reference in Python that reads the full list."""
 
 import datetime as dt
 import random
@@ -18,7 +18,7 @@ from tests.support.factories import DOCTOR, UTC, CasesDatabase, case, in_json
 from tests.support.links import ALIASES, links
 
 URL = "/cases/all_cases"
-OF_THE_PAGE = {"limit", "page", "after"}
+PAGE_PARAMETERS = {"limit", "page", "after"}
 
 NAMES = [
     "Asha Rao",
@@ -60,18 +60,18 @@ AGES = [-1, 0, 1, 17, 18, 2**31 - 1]
 
 
 def varied_cases() -> list[dict[str, Any]]:
-    """The same cases every time, in insertion order: few values, so that many tie."""
-    pick = random.Random(6)
+    """Return the same cases each time, in insert order, with few values, so that many values are equal."""
+    rng = random.Random(6)
     return [
         case(
-            case_id=str(uuid.UUID(int=pick.getrandbits(128), version=4)),
-            patient_name=pick.choice(NAMES),
-            patient_age=pick.choice(AGES),
-            patient_gender=pick.choice(GENDERS),
-            case_summary=pick.choice(SUMMARIES),
-            status=pick.choice(STATUSES),
-            created_at=pick.choice(MOMENTS),
-            updated_at=pick.choice(MOMENTS),
+            case_id=str(uuid.UUID(int=rng.getrandbits(128), version=4)),
+            patient_name=rng.choice(NAMES),
+            patient_age=rng.choice(AGES),
+            patient_gender=rng.choice(GENDERS),
+            case_summary=rng.choice(SUMMARIES),
+            status=rng.choice(STATUSES),
+            created_at=rng.choice(MOMENTS),
+            updated_at=rng.choice(MOMENTS),
         )
         for _ in range(60)
     ]
@@ -82,8 +82,8 @@ IDS = [columns["case_id"] for columns in CASES]
 
 
 @pytest.fixture(scope="module")
-def reader(layout_database: CasesDatabase) -> Iterator[FlaskClient]:
-    """A service with these cases among those of others that match as well."""
+def client(layout_database: CasesDatabase) -> Iterator[FlaskClient]:
+    """A client of a service with ``CASES``, mixed with the same cases of another doctor."""
     layout_database.clear()
     for columns in CASES:
         layout_database.add(columns, {**columns, "case_id": str(uuid.uuid4()), "user_id": DOCTOR[:-1] + "7"})
@@ -92,7 +92,7 @@ def reader(layout_database: CasesDatabase) -> Iterator[FlaskClient]:
 
 
 class Expected(NamedTuple):
-    """What the reference makes of a request: the page, how many there are, and where each link leads."""
+    """The response that the reference expects: the page, the total, and the page behind each link."""
 
     page: list[dict[str, Any]]
     total: int
@@ -105,52 +105,52 @@ def moment(written: str, time_of_date: dt.time) -> dt.datetime:
     return dt.datetime.combine(dt.date.fromisoformat(written), time_of_date, UTC)
 
 
-def matches(columns: dict[str, Any], asked: dict[str, str]) -> bool:
+def matches(columns: dict[str, Any], query: dict[str, str]) -> bool:
     created = columns["created_at"]
     texts = (columns["patient_name"], columns["case_summary"] or "", columns["case_id"])
-    start, end = asked.get("start_date"), asked.get("end_date")
+    start, end = query.get("start_date"), query.get("end_date")
     return all(
         [
-            columns["status"] == asked.get("status", columns["status"]),
-            columns["patient_gender"] == asked.get("gender", columns["patient_gender"]),
-            any(asked.get("search", "").lower() in text.lower() for text in texts),
-            columns["patient_age"] >= int(asked.get("min_age", -(10**10))),
-            columns["patient_age"] <= int(asked.get("max_age", 10**10)),
+            columns["status"] == query.get("status", columns["status"]),
+            columns["patient_gender"] == query.get("gender", columns["patient_gender"]),
+            any(query.get("search", "").lower() in text.lower() for text in texts),
+            columns["patient_age"] >= int(query.get("min_age", -(10**10))),
+            columns["patient_age"] <= int(query.get("max_age", 10**10)),
             start is None or (created is not None and created >= moment(start, dt.time.min)),
             end is None or (created is not None and created <= moment(end, dt.time.max)),
         ]
     )
 
 
-def reference(asked: dict[str, str]) -> Expected:
-    """The answer to these parameters, in their snake case, worked out from the full list."""
-    backwards = asked.get("sort_order") == "desc"
-    key = asked.get("sort_by")
-    full = CASES[::-1] if backwards and key is None else CASES
-    after = asked.get("after")
-    place = 1 + next(at for at, columns in enumerate(full) if columns["case_id"] == after) if after else 0
-    before, ahead = (
-        [columns for columns in part if matches(columns, asked)] for part in (full[:place], full[place:])
+def reference(query: dict[str, str]) -> Expected:
+    """Compute the response to these parameters, which have snake-case names, from the full list."""
+    is_reversed = query.get("sort_order") == "desc"
+    key = query.get("sort_by")
+    full = CASES[::-1] if is_reversed and key is None else CASES
+    after = query.get("after")
+    split = 1 + next(at for at, columns in enumerate(full) if columns["case_id"] == after) if after else 0
+    before, following = (
+        [columns for columns in part if matches(columns, query)] for part in (full[:split], full[split:])
     )
     if key is not None:
-        known = [columns for columns in ahead if columns[key] is not None]
-        known.sort(key=lambda columns: columns[key], reverse=backwards)  # which keeps the order of ties
-        before, ahead = [], known + [columns for columns in ahead if columns[key] is None]
-    whole = before + ahead
-    if not OF_THE_PAGE & {*asked} - {"after"}:
-        return Expected(ahead, len(whole), {})
+        not_null = [columns for columns in following if columns[key] is not None]
+        not_null.sort(key=lambda columns: columns[key], reverse=is_reversed)  # sort() is stable
+        before, following = [], not_null + [columns for columns in following if columns[key] is None]
+    matching = before + following
+    if not PAGE_PARAMETERS & {*query} - {"after"}:
+        return Expected(following, len(matching), {})
 
-    limit, number = int(asked.get("limit", 10)), int(asked.get("page", 1))
-    last = max(-(-len(whole) // limit), 1)
+    limit, number = int(query.get("limit", 10)), int(query.get("page", 1))
+    last = max(-(-len(matching) // limit), 1)
     start = len(before) + (number - 1) * limit
-    targets = {"first": whole[:limit], "last": whole[(last - 1) * limit :]}
-    if start + limit < len(whole):
-        targets["next"] = whole[start + limit : start + 2 * limit]
-    if number > 1:  # from far beyond the end, back to where there is something
-        targets["prev"] = whole[len(before) + (min(number - 1, last) - 1) * limit :][:limit]
+    targets = {"first": matching[:limit], "last": matching[(last - 1) * limit :]}
+    if start + limit < len(matching):
+        targets["next"] = matching[start + limit : start + 2 * limit]
+    if number > 1:  # from a page after the last one, prev leads to the last one
+        targets["prev"] = matching[len(before) + (min(number - 1, last) - 1) * limit :][:limit]
     elif before:
-        targets["prev"] = whole[max(start - limit, 0) :][:limit]
-    return Expected(whole[start : start + limit], len(whole), targets)
+        targets["prev"] = matching[max(start - limit, 0) :][:limit]
+    return Expected(matching[start : start + limit], len(matching), targets)
 
 
 DATES = st.sampled_from(
@@ -201,21 +201,21 @@ VALUES = {
 
 @st.composite
 def parameters(draw: st.DrawFn) -> dict[str, str]:
-    """Some of the parameters: with all of them, hardly a case would match."""
+    """Draw some of the parameters. With all of them, hardly any case would match."""
     return {name: draw(VALUES[name]) for name in draw(st.sets(st.sampled_from([*VALUES]), max_size=7))}
 
 
-def get(client: FlaskClient, sent: dict[str, str]) -> TestResponse:
-    response = client.get(URL, query_string=sent)
+def get(client: FlaskClient, query: dict[str, str]) -> TestResponse:
+    response = client.get(URL, query_string=query)
     assert response.status_code == 200, response.get_json()
     return response
 
 
-def found(response: TestResponse) -> Any:
+def cases_of(response: TestResponse) -> Any:
     return response.get_json()["cases"]
 
 
-# What the web client's library sends for its second page, with all of its filters.
+# The request that the web client's library sends for its second page, with all of its filters.
 WEB_CLIENT = {
     "page": "2",
     "limit": "3",
@@ -230,26 +230,26 @@ WEB_CLIENT = {
 }
 
 
-@example(asked=WEB_CLIENT, of_the_web_client=True, streams=False)
-@example(asked={"search": IDS[0].upper()}, of_the_web_client=False, streams=False)
+@example(query=WEB_CLIENT, uses_aliases=True, streams=False)
+@example(query={"search": IDS[0].upper()}, uses_aliases=False, streams=False)
 @settings(max_examples=max(500, settings().max_examples), deadline=None)
-@given(asked=parameters(), of_the_web_client=st.booleans(), streams=st.booleans())
-def test_every_combination(
-    reader: FlaskClient, asked: dict[str, str], of_the_web_client: bool, streams: bool
+@given(query=parameters(), uses_aliases=st.booleans(), streams=st.booleans())
+def test_every_combination_of_parameters_matches_the_reference(
+    client: FlaskClient, query: dict[str, str], uses_aliases: bool, streams: bool
 ) -> None:
-    """Every combination answers as the reference does, and so does what its links lead to."""
-    spelled = {name: ALIASES.get(name, name) if of_the_web_client else name for name in asked}
-    sent = {"user_id": DOCTOR, **{spelled[name]: value for name, value in asked.items()}}
-    expected = reference(asked)
+    """The response and the pages behind its links are those of the reference."""
+    sent_names = {name: ALIASES.get(name, name) if uses_aliases else name for name in query}
+    sent = {"user_id": DOCTOR, **{sent_names[name]: value for name, value in query.items()}}
+    expected = reference(query)
     with pytest.MonkeyPatch.context() as patch:
         if streams:
             patch.setattr(cases, "WHOLE_CASES", 4)
             patch.setattr(cases, "CHUNK_CASES", 3)
-        response = get(reader, sent)
-        assert found(response) == [in_json(columns) for columns in expected.page]
+        response = get(client, sent)
+        assert cases_of(response) == [in_json(columns) for columns in expected.page]
 
-    is_page = bool({"limit", "page"} & {*asked})
-    event(f"page: {is_page}, sorted: {'sort_by' in asked}, after: {'after' in asked}")
+    is_page = bool({"limit", "page"} & {*query})
+    event(f"page: {is_page}, sorted: {'sort_by' in query}, after: {'after' in query}")
     event(f"a case matches: {expected.page != []}")
     assert ("Content-Length" in response.headers) == (is_page or not streams or len(expected.page) <= 4)
     assert response.headers.get("X-Total-Count") == (str(expected.total) if is_page else None)
@@ -257,16 +257,16 @@ def test_every_combination(
     if not is_page:
         return
 
-    kept = {name: value for name, value in sent.items() if name not in OF_THE_PAGE}
-    followed = links(response)
-    assert followed.keys() == expected.targets.keys()
-    for relation, target in followed.items():
-        assert {name: value for name, value in target.items() if name not in OF_THE_PAGE} == kept
-        assert target["limit"] == asked.get("limit", "10")
-        assert found(get(reader, target)) == [in_json(columns) for columns in expected.targets[relation]]
-        if "sort_by" in asked:
-            assert target.get("after") == asked.get("after")
+    filters = {name: value for name, value in sent.items() if name not in PAGE_PARAMETERS}
+    targets = links(response)
+    assert targets.keys() == expected.targets.keys()
+    for relation, target in targets.items():
+        assert {name: value for name, value in target.items() if name not in PAGE_PARAMETERS} == filters
+        assert target["limit"] == query.get("limit", "10")
+        assert cases_of(get(client, target)) == [in_json(columns) for columns in expected.targets[relation]]
+        if "sort_by" in query:
+            assert target.get("after") == query.get("after")
         elif relation == "next":
-            assert target == {**kept, "limit": target["limit"], "after": expected.page[-1]["case_id"]}
+            assert target == {**filters, "limit": target["limit"], "after": expected.page[-1]["case_id"]}
         elif relation in ("first", "last"):
             assert "after" not in target

@@ -1,4 +1,4 @@
-"""The database itself shows the service one doctor's cases at a time, whatever the query asks for."""
+"""Row-level security: the database shows the service one doctor's cases at a time, whatever the query is."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +17,7 @@ from medmitra_cases.models import CaseQuery
 from medmitra_cases.responses import cases
 from tests.support.factories import DOCTOR, LAYOUTS, CasesDatabase, case, execute, in_json
 
-ASKED = f"/cases/all_cases?user_id={DOCTOR}"
+CASES_URL = f"/cases/all_cases?user_id={DOCTOR}"
 QUERIES = (CaseQuery(DOCTOR), CaseQuery(DOCTOR, min_age=0, limit=5))
 OTHER = DOCTOR[:-1] + "7"
 CONDITION = "user_id = %(user_id)s::uuid"
@@ -25,19 +25,19 @@ CONDITION = "user_id = %(user_id)s::uuid"
 
 @pytest.fixture
 def service(database: CasesDatabase) -> Iterator[Connection]:
-    """A session of the service's own role."""
+    """A connection with the role of the service."""
     with closing(connect(database.service_dsn)) as connection:
         yield connection
 
 
 @pytest.fixture
 def _without_condition(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Queries that ask for the cases of all doctors."""
+    """Remove the condition on the doctor from the queries of the service."""
     for name in ("WHOLE_LIST", "FILTERED"):
-        asking: Statements = getattr(statements, name)
-        assert all(CONDITION in statement for statement in asking)
-        careless = Statements(*(statement.replace(CONDITION, "true") for statement in asking))
-        monkeypatch.setattr(statements, name, careless)
+        original: Statements = getattr(statements, name)
+        assert all(CONDITION in statement for statement in original)
+        changed = Statements(*(statement.replace(CONDITION, "true") for statement in original))
+        monkeypatch.setattr(statements, name, changed)
 
 
 def doctors(connection: Connection) -> list[str]:
@@ -45,30 +45,28 @@ def doctors(connection: Connection) -> list[str]:
 
 
 @pytest.mark.usefixtures("_without_condition")
-def test_a_query_that_asks_for_all_cases_gets_one_doctors(
-    client: FlaskClient, database: CasesDatabase
-) -> None:
-    mine = [case(), case()]
-    database.add(*mine)
-    for asked in (ASKED, f"{ASKED}&min_age=0", f"{ASKED}&page=1"):
-        answer = client.get(asked)
-        assert answer.get_json() == {"cases": [in_json(columns) for columns in mine]}
-        assert answer.headers.get("X-Total-Count", "2") == "2"
-        assert client.get(asked, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
+def test_a_query_for_all_cases_returns_one_doctors(client: FlaskClient, database: CasesDatabase) -> None:
+    added = [case(), case()]
+    database.add(*added)
+    for url in (CASES_URL, f"{CASES_URL}&min_age=0", f"{CASES_URL}&page=1"):
+        response = client.get(url)
+        assert response.get_json() == {"cases": [in_json(columns) for columns in added]}
+        assert response.headers.get("X-Total-Count", "2") == "2"
+        assert client.get(url, headers={"If-None-Match": response.headers["ETag"]}).status_code == 304
 
 
 @pytest.mark.usefixtures("_without_condition")
-def test_a_long_list_too(
+def test_a_streamed_query_for_all_cases_returns_one_doctors(
     client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cases, "WHOLE_CASES", 20)
     monkeypatch.setattr(cases, "CHUNK_CASES", 10)
     database.add_many([DOCTOR, OTHER], 100)
-    found = client.get(ASKED).get_json()["cases"]
+    found = client.get(CASES_URL).get_json()["cases"]
     assert [columns["user_id"] for columns in found] == [DOCTOR] * 50
 
 
-def test_of_another_doctors_cases_none_is_shown(database: CasesDatabase, service: Connection) -> None:
+def test_another_doctors_cases_are_not_shown(database: CasesDatabase, service: Connection) -> None:
     database.add(case())
     for query in QUERIES:
         fetched = fetch_cases(service, BoundQuery(query, OTHER, True), 10)
@@ -78,14 +76,14 @@ def test_of_another_doctors_cases_none_is_shown(database: CasesDatabase, service
         assert list(batches) == []
 
 
-def test_who_has_not_said_whose_sees_none(database: CasesDatabase, service: Connection) -> None:
+def test_no_cases_are_shown_if_no_doctor_is_set(database: CasesDatabase, service: Connection) -> None:
     database.add(case())
     assert doctors(service) == []
     for query in QUERIES:
         fetched = fetch_cases(service, BoundQuery(query, DOCTOR, True), 10)
         assert fetched is not None
         assert len(fetched[0].rows) == 1
-        # What was said held for that transaction only: behind PgBouncer the next may be another client's.
+        # The doctor was set for that transaction only. Behind PgBouncer the next one may be another client's.
         assert doctors(service) == []
 
 
@@ -101,7 +99,7 @@ def as_role(owner: Connection, name: str) -> None:
 
 @pytest.fixture
 def writer(owner: Connection) -> Iterator[str]:
-    """A role as the product's backend may have, which fills the table."""
+    """A role like that of the product's backend, which writes the cases."""
     execute(owner, "CREATE ROLE medmitra_test_writer")
     yield "medmitra_test_writer"
     execute(
@@ -110,7 +108,7 @@ def writer(owner: Connection) -> Iterator[str]:
     )
 
 
-def test_for_other_roles_their_grants_decide(owner: Connection, writer: str) -> None:
+def test_other_roles_are_limited_by_their_grants_only(owner: Connection, writer: str) -> None:
     LAYOUTS["own_table"].create(owner)
     execute(
         owner,
@@ -131,7 +129,7 @@ def test_for_other_roles_their_grants_decide(owner: Connection, writer: str) -> 
     assert doctors(owner) == [DOCTOR]
 
 
-def test_who_may_act_as_the_service_is_bound_like_it(owner: Connection, writer: str) -> None:
+def test_a_member_of_the_services_role_is_limited_like_the_service(owner: Connection, writer: str) -> None:
     LAYOUTS["own_table"].create(owner)
     insert_published_cases(owner)
     execute(owner, f"GRANT medmitra_cases TO {writer}")
@@ -140,7 +138,7 @@ def test_who_may_act_as_the_service_is_bound_like_it(owner: Connection, writer: 
     assert len(execute(owner, f"{SET_USER_ID}; TABLE medmitra.cases", {"subject": DOCTOR})) == 2
 
 
-def test_row_security_of_the_owners_own_is_not_opened(owner: Connection, writer: str) -> None:
+def test_roles_sql_adds_no_access_if_the_owner_enabled_row_security(owner: Connection, writer: str) -> None:
     execute(owner, read_sql("schema"))
     execute(
         owner,
@@ -156,9 +154,9 @@ def test_row_security_of_the_owners_own_is_not_opened(owner: Connection, writer:
 @pytest.mark.parametrize(
     "policies",
     ["", "DROP POLICY as_granted ON medmitra.cases; DROP POLICY one_doctor ON medmitra.cases"],
-    ids=["switched off", "never had"],
+    ids=["disabled", "without policies"],
 )
-def test_a_table_without_it_gets_it_when_roles_sql_is_run_again(owner: Connection, policies: str) -> None:
+def test_roles_sql_enables_row_security_again(owner: Connection, policies: str) -> None:
     LAYOUTS["own_table"].create(owner)
     insert_published_cases(owner)
     execute(owner, f"ALTER TABLE medmitra.cases DISABLE ROW LEVEL SECURITY; {policies}")

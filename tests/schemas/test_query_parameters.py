@@ -1,4 +1,4 @@
-"""What each query parameter may be. All else is refused, by its name, before the database is asked."""
+"""Valid values of each query parameter. Another value gets a 400 with its name, without a database query."""
 
 import datetime as dt
 from typing import Any
@@ -14,10 +14,10 @@ from tests.support.factories import DOCTOR, UTC, CasesDatabase, case
 from tests.support.links import ALIASES, links
 
 URL = "/cases/all_cases"
-ASKED = f"user_id={DOCTOR}"
+USER_ID = f"user_id={DOCTOR}"
 
-# What each parameter may be, once.
-GOOD = {
+# One valid value of each parameter.
+VALID = {
     "status": "pending",
     "gender": "female",
     "search": "asha",
@@ -31,33 +31,33 @@ GOOD = {
     "page": "2",
     "after": DOCTOR,
 }
-SPELLINGS = [*GOOD, *ALIASES.values()]
+SPELLINGS = [*VALID, *ALIASES.values()]
 
 
-def rule_of_integers(least: int, most: int) -> str:
-    return f"must be an integer from {least} to {most}"
+def integer_rule(minimum: int, maximum: int) -> str:
+    return f"must be an integer from {minimum} to {maximum}"
 
 
-RULE_OF_AGES = rule_of_integers(-999_999_999, 999_999_999)
-RULE_OF_LIMITS = rule_of_integers(1, 1000)
-RULE_OF_PAGES = rule_of_integers(1, 999_999_999)
-RULE_OF_DATES = (
+AGE_RULE = integer_rule(-999_999_999, 999_999_999)
+LIMIT_RULE = integer_rule(1, 1000)
+PAGE_RULE = integer_rule(1, 999_999_999)
+DATE_RULE = (
     "must be a date like 2026-03-04, or a time with its offset like 2026-03-04T10:30:00Z (in a URL + is %2B)"
 )
 
-# Each as it stands in the URL, where + is a blank.
-NO_INTEGERS = [
+# Each value as it is written in the URL, in which + means a blank.
+INVALID_INTEGERS = [
     *("", "%20", "%00", "%FF", "null", "NaN", "ten", "-", "--1", "+5", "%2B5", "5+", "5%0A", "5%00", "5,6"),
     *("1_0", "1e2", "0x10", "1.5", "1%2C000", "%C2%B2", "%D9%A5", "%EF%BC%95", "1" * 10, "9" * 9_999),
 ]
-NO_MOMENTS = [
+INVALID_TIMES = [
     *("", "%20", "%00", "%FF", "null", "now", "infinity", "-infinity", "1772620200", "2026", "2026-03"),
-    # Dates that are none, or written in another way.
+    # Dates that do not exist, or are written in another format.
     *("2026-02-30", "2025-02-29", "1900-02-29", "2026-13-01", "2026-00-10", "2026-04-31", "2026-04-00"),
     *("0000-01-01", "10000-01-01", "%2B2026-03-04", "-2026-03-04", "26-03-04", "2026-3-4", "20260304"),
     *("2026-W10-3", "2026-063", "04.03.2026", "03/04/2026", "2026-03-04BC", "2026-03-04Z", "+2026-03-04"),
     *("2026-03-04+", "2026-03-04%0A", "2026-03-04%00", "%D9%A2026-03-04", "%EF%BC%92026-03-04"),
-    # Times that are none, or without an offset, or written in another way.
+    # Times that do not exist, have no offset, or are written in another format.
     *("2026-03-04T", "2026-03-04TZ", "2026-03-04T10Z", "2026-03-04T10:30", "2026-03-04T10:30:00", "T10:30Z"),
     *("2026-03-04+10:30:00Z", "2026-03-04t10:30:00Z", "2026-03-04T10:30:00z", "2026-03-04T103000Z"),
     *("2026-03-04T24:00:00Z", "2026-03-04T10:60:00Z", "2026-03-04T10:30:60Z", "2026-03-04T10:30:00-24:00"),
@@ -66,35 +66,35 @@ NO_MOMENTS = [
     *("2026-03-04T10:30:00%2B0530", "2026-03-04T10:30:00%2B05", "2026-03-04T10:30:00%2B5:30"),
     *("2026-03-04T10:30:00%2B05:60", "2026-03-04T10:30:00%2B05:30:00", "2026-03-04T10:30:00%E2%88%9205:30"),
     *("2026-03-04T10:30:00+05:30", "2026-03-04T10:30:00UTC"),
-    # Times that in UTC leave the years that ISO 8601 writes with four digits.
+    # Times whose year, as written or in UTC, is before 0001 or after 9999.
     *("0001-01-01T00:00:00%2B00:01", "9999-12-31T23:59:59-00:01", "0000-12-31T23:59:59-23:59"),
 ]
-NO_TEXTS = {
+INVALID_TEXTS = {
     "must be at most 100 characters long": ["x" * 101, quote("日" * 101), "+" * 101, "x" * 9_999],
     "must not contain the character U+0000": ["%00", "x%00", "%00x", "%00%0A"],
 }
-NO_COLUMNS = [
+INVALID_COLUMNS = [
     *("", "+", "%00", "%FF", "id", "case_id", "user_id", "patient_gender", "xmin", "1", "status%20desc"),
     *("CREATED_AT", "createdAt", "status+", "-status", "status,patient_age", "status%0A", "status;"),
 ]
-NO_ORDERS = ["", "+", "%00", "%FF", "ASC", "Desc", "desc+", "descending", "-1", "asc%0A"]
-NO_UUIDS = [
+INVALID_ORDERS = ["", "+", "%00", "%FF", "ASC", "Desc", "desc+", "descending", "-1", "asc%0A"]
+INVALID_UUIDS = [
     *("", "+", "%00", "%FF", "1", "null", DOCTOR[:-1], DOCTOR + "0", DOCTOR + "%0A", DOCTOR + "%00"),
     *("{" + DOCTOR + "}", DOCTOR.replace("-", ""), DOCTOR[:-1] + "g", DOCTOR.replace("8", "%D9%A8")),
 ]
-BAD: dict[str, dict[str, list[str]]] = {
-    **dict.fromkeys(("status", "gender", "search"), NO_TEXTS),
-    **{name: {RULE_OF_AGES: [*NO_INTEGERS, "-1000000000"]} for name in ("min_age", "max_age")},
-    **{name: {RULE_OF_DATES: NO_MOMENTS} for name in ("start_date", "end_date")},
-    "sort_by": {"must be created_at, updated_at, patient_name, patient_age or status": NO_COLUMNS},
-    "sort_order": {"must be asc or desc": NO_ORDERS},
-    "limit": {RULE_OF_LIMITS: [*NO_INTEGERS, "0", "-0", "000", "-1", "1001", "999999999"]},
-    "page": {RULE_OF_PAGES: [*NO_INTEGERS, "0", "-0", "-1", "1000000000"]},
-    "after": {"must be a UUID written like b8acad4b-4944-4d66-b405-de70886e7248": NO_UUIDS},
+INVALID: dict[str, dict[str, list[str]]] = {
+    **dict.fromkeys(("status", "gender", "search"), INVALID_TEXTS),
+    **{name: {AGE_RULE: [*INVALID_INTEGERS, "-1000000000"]} for name in ("min_age", "max_age")},
+    **{name: {DATE_RULE: INVALID_TIMES} for name in ("start_date", "end_date")},
+    "sort_by": {"must be created_at, updated_at, patient_name, patient_age or status": INVALID_COLUMNS},
+    "sort_order": {"must be asc or desc": INVALID_ORDERS},
+    "limit": {LIMIT_RULE: [*INVALID_INTEGERS, "0", "-0", "000", "-1", "1001", "999999999"]},
+    "page": {PAGE_RULE: [*INVALID_INTEGERS, "0", "-0", "-1", "1000000000"]},
+    "after": {"must be a UUID written like b8acad4b-4944-4d66-b405-de70886e7248": INVALID_UUIDS},
 }
 REFUSED = [
     pytest.param(spelling, value, rule, id=f"{spelling}={value[:30]}")
-    for name, rules in BAD.items()
+    for name, rules in INVALID.items()
     for rule, values in rules.items()
     for spelling in (name, ALIASES.get(name))
     if spelling
@@ -103,12 +103,12 @@ REFUSED = [
 
 
 def get(client: FlaskClient, query: str) -> TestResponse:
-    """The answer to a raw query string."""
+    """Send a raw query string; returns the response."""
     return client.get(URL, environ_overrides={"QUERY_STRING": query})
 
 
-def refusal(client: FlaskClient, query: str) -> str:
-    """The detail of the 400 that a raw query string gets."""
+def error_detail(client: FlaskClient, query: str) -> str:
+    """Send a raw query string; returns the detail of its 400."""
     response = get(client, query)
     assert response.status_code == 400, (query, response.data)
     assert response.content_type == "application/json"
@@ -118,27 +118,29 @@ def refusal(client: FlaskClient, query: str) -> str:
     return detail
 
 
-def found(client: FlaskClient, query: str) -> list[str]:
-    """The names of the patients in the answer to a raw query string."""
+def patient_names(client: FlaskClient, query: str) -> list[str]:
+    """Send a raw query string; returns the names of the patients in the response."""
     response = get(client, query)
     assert response.status_code == 200, (query, response.data)
-    return [found["patient_name"] for found in response.get_json()["cases"]]
+    return [item["patient_name"] for item in response.get_json()["cases"]]
 
 
 @pytest.mark.parametrize(("name", "value", "rule"), REFUSED)
-def test_a_bad_value_is_refused_with_the_name_as_sent_and_the_rule(
+def test_an_invalid_value_gets_a_400_with_the_sent_name_and_the_rule(
     client_without_database: FlaskClient, name: str, value: str, rule: str
 ) -> None:
-    # The detail is the same whatever the value: it does not repeat it.
-    assert refusal(client_without_database, f"{ASKED}&{name}={value}") == f"{name} {rule}"
+    # The detail does not depend on the value, and so does not repeat it.
+    assert error_detail(client_without_database, f"{USER_ID}&{name}={value}") == f"{name} {rule}"
 
 
 @pytest.mark.parametrize("name", SPELLINGS)
 @pytest.mark.parametrize("second", ["", "%00", "the same"])
-def test_repeated(client_without_database: FlaskClient, name: str, second: str) -> None:
-    value = {**GOOD, **{alias: GOOD[known] for known, alias in ALIASES.items()}}[name]
-    query = f"{ASKED}&{name}={value}&{name}={value if second == 'the same' else second}"
-    assert refusal(client_without_database, query) == f"{name} must be given once, not 2 times"
+def test_a_repeated_parameter_gets_a_400(
+    client_without_database: FlaskClient, name: str, second: str
+) -> None:
+    value = {**VALID, **{alias: VALID[known] for known, alias in ALIASES.items()}}[name]
+    query = f"{USER_ID}&{name}={value}&{name}={value if second == 'the same' else second}"
+    assert error_detail(client_without_database, query) == f"{name} must be given once, not 2 times"
 
 
 @pytest.mark.parametrize(("name", "alias"), ALIASES.items())
@@ -146,19 +148,19 @@ def test_a_name_and_its_alias_are_one_parameter(
     client_without_database: FlaskClient, name: str, alias: str
 ) -> None:
     for query, times in (
-        (f"{name}={GOOD[name]}&{alias}={GOOD[name]}", 2),
-        (f"{alias}=&{name}={GOOD[name]}", 2),
+        (f"{name}={VALID[name]}&{alias}={VALID[name]}", 2),
+        (f"{alias}=&{name}={VALID[name]}", 2),
         (f"{alias}=1&{name}=2&{alias}=3", 3),
     ):
-        detail = refusal(client_without_database, f"{query}&{ASKED}")
+        detail = error_detail(client_without_database, f"{query}&{USER_ID}")
         assert detail == f"{name} must be given once, not {times} times"
 
 
-def test_every_mistake_is_named(client_without_database: FlaskClient) -> None:
-    detail = refusal(client_without_database, "limit=0&minAge=x&sort_order=up&search=asha&max_age=5")
+def test_the_error_names_every_invalid_parameter(client_without_database: FlaskClient) -> None:
+    detail = error_detail(client_without_database, "limit=0&minAge=x&sort_order=up&search=asha&max_age=5")
     assert sorted(detail.split("; ")) == [
-        f"limit {RULE_OF_LIMITS}",
-        f"minAge {RULE_OF_AGES}",
+        f"limit {LIMIT_RULE}",
+        f"minAge {AGE_RULE}",
         "sort_order must be asc or desc",
         "user_id is missing",
     ]
@@ -166,11 +168,11 @@ def test_every_mistake_is_named(client_without_database: FlaskClient) -> None:
 
 @given(name=st.sampled_from(SPELLINGS), value=st.binary(max_size=30))
 @settings(deadline=None)
-def test_any_bytes_are_a_value_or_refused(
+def test_any_bytes_are_a_valid_value_or_get_a_400(
     client_without_database: FlaskClient, name: str, value: bytes
 ) -> None:
-    response = get(client_without_database, f"{ASKED}&{name}={quote(value)}")
-    # What is accepted fails only as there is no database.
+    response = get(client_without_database, f"{USER_ID}&{name}={quote(value)}")
+    # A valid value gets a 500, because there is no database.
     assert response.status_code in (400, 500)
     if response.status_code == 400:
         assert response.get_json()["detail"].startswith(f"{name} must ")
@@ -189,13 +191,13 @@ def test_unknown_parameters_and_defaults_change_nothing(
     client: FlaskClient, database: CasesDatabase, query: str
 ) -> None:
     database.add(case(), case(created_at=None), case())
-    named = {"X-Request-ID": "the-same"}
-    plain = client.get(URL, environ_overrides={"QUERY_STRING": ASKED}, headers=named)
-    for more in (f"{ASKED}&{query}", f"{query}&{ASKED}"):
-        answer = client.get(URL, environ_overrides={"QUERY_STRING": more}, headers=named)
-        assert answer.status_code == 200
-        assert answer.data == plain.data
-        assert dict(answer.headers) == dict(plain.headers)
+    headers = {"X-Request-ID": "the-same"}
+    plain = client.get(URL, environ_overrides={"QUERY_STRING": USER_ID}, headers=headers)
+    for extended in (f"{USER_ID}&{query}", f"{query}&{USER_ID}"):
+        response = client.get(URL, environ_overrides={"QUERY_STRING": extended}, headers=headers)
+        assert response.status_code == 200
+        assert response.data == plain.data
+        assert dict(response.headers) == dict(plain.headers)
     assert not {"Link", "X-Total-Count"} & {*plain.headers.keys()}
 
 
@@ -213,12 +215,12 @@ def test_unknown_parameters_and_defaults_change_nothing(
         ("page=4&limit=3", "3", ["10", "11", "12"]),
     ],
 )
-def test_limits_and_page_numbers(
+def test_limit_and_page_select_the_cases(
     client: FlaskClient, database: CasesDatabase, query: str, limit: str, names: list[str]
 ) -> None:
     database.add(*(case(patient_name=str(number)) for number in range(1, 13)))
-    assert found(client, f"{ASKED}&{query}") == names
-    response = get(client, f"{ASKED}&{query}")
+    assert patient_names(client, f"{USER_ID}&{query}") == names
+    response = get(client, f"{USER_ID}&{query}")
     assert response.headers["X-Total-Count"] == "12"
     assert {target["limit"] for target in links(response).values()} == {limit}
 
@@ -234,13 +236,15 @@ def test_limits_and_page_numbers(
         ("min_age=8&max_age=7", []),
     ],
 )
-def test_ages(client: FlaskClient, database: CasesDatabase, query: str, names: list[str]) -> None:
+def test_min_age_and_max_age_select_the_cases(
+    client: FlaskClient, database: CasesDatabase, query: str, names: list[str]
+) -> None:
     ages = {"unborn": -1, "born": 0, "seven": 7, "eight": 8}
     database.add(*(case(patient_name=name, patient_age=age) for name, age in ages.items()))
-    assert found(client, f"{ASKED}&{query}") == names
+    assert patient_names(client, f"{USER_ID}&{query}") == names
 
 
-# Every string that Postgres can hold and that is short enough: as in test_contract.
+# Every string that Postgres can store, up to the maximum length of a parameter.
 SHORT_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=100)
 
 
@@ -249,16 +253,18 @@ SHORT_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=[
 @example(value="\U0001f600" * 100)
 @example(value="%_\\'\"%s%%(x)s")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_any_short_text_is_found_as_it_is(client: FlaskClient, database: CasesDatabase, value: str) -> None:
+def test_any_short_text_is_matched_literally(
+    client: FlaskClient, database: CasesDatabase, value: str
+) -> None:
     database.clear()
     same = {"status": value, "patient_gender": value, "case_summary": f"({value})"}
     database.add(case(patient_name="other", status=f"{value}.", patient_gender=f".{value}"))
     database.add(case(patient_name="same", **same))
     written = quote(value)
-    assert found(client, f"{ASKED}&status={written}") == ["same"]
-    assert found(client, f"{ASKED}&gender={written}") == ["same"]
-    assert "same" in found(client, f"{ASKED}&search={written}")
-    response = get(client, f"{ASKED}&status={written}&search={written}&limit=5")
+    assert patient_names(client, f"{USER_ID}&status={written}") == ["same"]
+    assert patient_names(client, f"{USER_ID}&gender={written}") == ["same"]
+    assert "same" in patient_names(client, f"{USER_ID}&search={written}")
+    response = get(client, f"{USER_ID}&status={written}&search={written}&limit=5")
     for target in links(response).values():
         assert (target["status"], target["search"]) == (value, value)
 
@@ -266,15 +272,15 @@ def test_any_short_text_is_found_as_it_is(client: FlaskClient, database: CasesDa
 def test_bytes_that_are_not_utf_8_match_nothing(client: FlaskClient, database: CasesDatabase) -> None:
     database.add(case(patient_name="ÿ", status="ÿ", patient_gender=""))
     for name in ("search", "status", "gender"):
-        assert found(client, f"{ASKED}&{name}=%FF") == []
-        assert found(client, f"{ASKED}&{name}=\xff") == []
+        assert patient_names(client, f"{USER_ID}&{name}=%FF") == []
+        assert patient_names(client, f"{USER_ID}&{name}=\xff") == []
 
 
 MICROSECOND = dt.timedelta(microseconds=1)
 
 
-def stored(*moments: tuple[str, dt.datetime, int]) -> list[dict[str, Any]]:
-    """Cases created so many microseconds after a moment, each with its name, where there is such a time."""
+def cases_at(*moments: tuple[str, dt.datetime, int]) -> list[dict[str, Any]]:
+    """Cases created this many microseconds after a moment, each with its name, if that time exists."""
     first, last = dt.datetime.min.replace(tzinfo=UTC), dt.datetime.max.replace(tzinfo=UTC)
     return [
         case(patient_name=name, created_at=moment + microseconds * MICROSECOND)
@@ -283,29 +289,29 @@ def stored(*moments: tuple[str, dt.datetime, int]) -> list[dict[str, Any]]:
     ]
 
 
-@given(day=st.dates(), of_the_web_client=st.booleans())
-@example(day=dt.date.min, of_the_web_client=False)
-@example(day=dt.date.max, of_the_web_client=False)
-@example(day=dt.date(2024, 2, 29), of_the_web_client=True)
+@given(day=st.dates(), uses_aliases=st.booleans())
+@example(day=dt.date.min, uses_aliases=False)
+@example(day=dt.date.max, uses_aliases=False)
+@example(day=dt.date(2024, 2, 29), uses_aliases=True)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_a_date_is_its_whole_day_in_utc(
-    client: FlaskClient, database: CasesDatabase, day: dt.date, of_the_web_client: bool
+def test_a_date_means_its_whole_day_in_utc(
+    client: FlaskClient, database: CasesDatabase, day: dt.date, uses_aliases: bool
 ) -> None:
-    start, end = ("startDate", "endDate") if of_the_web_client else ("start_date", "end_date")
+    start, end = ("startDate", "endDate") if uses_aliases else ("start_date", "end_date")
     midnight = dt.datetime.combine(day, dt.time.min, UTC)
     last = dt.datetime.combine(day, dt.time.max, UTC)
-    cases = stored(("before", midnight, -1), ("first", midnight, 0), ("last", last, 0), ("after", last, 1))
+    cases = cases_at(("before", midnight, -1), ("first", midnight, 0), ("last", last, 0), ("after", last, 1))
     database.clear()
     database.add(*cases, case(patient_name="never", created_at=None))
     names = [columns["patient_name"] for columns in cases]
-    assert found(client, f"{ASKED}&{start}={day}&{end}={day}") == ["first", "last"]
-    assert found(client, f"{ASKED}&{start}={day}") == names[names.index("first") :]
-    assert found(client, f"{ASKED}&{end}={day}") == names[: names.index("last") + 1]
+    assert patient_names(client, f"{USER_ID}&{start}={day}&{end}={day}") == ["first", "last"]
+    assert patient_names(client, f"{USER_ID}&{start}={day}") == names[names.index("first") :]
+    assert patient_names(client, f"{USER_ID}&{end}={day}") == names[: names.index("last") + 1]
 
 
 @st.composite
 def written_moments(draw: st.DrawFn) -> tuple[dt.datetime, str]:
-    """A moment, and one of the ways to write it with an offset."""
+    """Draw a moment, and one of the ways to write it with an offset."""
     offset = dt.timezone(dt.timedelta(minutes=draw(st.integers(-1439, 1439))))
     local = draw(st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30, 23, 59, 59, 999_999)))
     digits = draw(st.integers(0, 6))
@@ -326,16 +332,16 @@ def written_moments(draw: st.DrawFn) -> tuple[dt.datetime, str]:
 @example(moment_written=(dt.datetime(2026, 3, 4, 5, 0, 0, 500_000, UTC), "2026-03-04T10:30:00.5+05:30"))
 @example(moment_written=(dt.datetime(2026, 3, 4, tzinfo=UTC), "2026-03-04T00:00:00-00:00"))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_a_time_with_an_offset_is_that_moment(
+def test_a_time_with_an_offset_means_that_moment(
     client: FlaskClient, database: CasesDatabase, moment_written: tuple[dt.datetime, str]
 ) -> None:
     moment, written = moment_written
-    cases = stored(("before", moment, -1), ("then", moment, 0), ("after", moment, 1))
+    cases = cases_at(("before", moment, -1), ("then", moment, 0), ("after", moment, 1))
     database.clear()
     database.add(*cases, case(patient_name="never", created_at=None))
     names = [columns["patient_name"] for columns in cases]
     then = names.index("then")
     value = quote(written)
-    assert found(client, f"{ASKED}&start_date={value}") == names[then:]
-    assert found(client, f"{ASKED}&end_date={value}") == names[: then + 1]
-    assert found(client, f"{ASKED}&startDate={value}&endDate={value}&limit=5") == ["then"]
+    assert patient_names(client, f"{USER_ID}&start_date={value}") == names[then:]
+    assert patient_names(client, f"{USER_ID}&end_date={value}") == names[: then + 1]
+    assert patient_names(client, f"{USER_ID}&startDate={value}&endDate={value}&limit=5") == ["then"]

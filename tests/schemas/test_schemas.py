@@ -1,4 +1,4 @@
-"""The fast way to dump cases gives what marshmallow's own gives, for any rows."""
+"""``dump_rows``, the fast way to serialize cases, gives the same result as marshmallow for any rows."""
 
 import datetime as dt
 import decimal
@@ -25,10 +25,10 @@ def postgres_text(moment: dt.datetime) -> str:
     return written.rstrip("0") if "." in written else written
 
 
-# Every column in each form in which it may come: what all its values are, and how to make one ...
+# The two forms in which each column can arrive: the type of all its values, and a strategy that makes one.
 TEXT, ANYTHING = (str, text), (object, st.uuids() | st.integers(0, 9) | st.booleans() | text)
 NUMBER = (int, integers)
-# (marshmallow itself makes an integer of a number's text and of a truth value)
+# marshmallow, too, converts the text of a number and a boolean to an integer.
 NUMERIC = (object, st.booleans() | st.decimals(0, 9, places=0) | integers | st.integers(0, 99).map(str))
 TIME = (str, st.datetimes().map(postgres_text))
 MOMENT = (object, st.datetimes() | st.datetimes().map(lambda moment: moment.replace(tzinfo=UTC)))
@@ -41,18 +41,18 @@ FORMS = [
 
 
 @st.composite
-def deliveries(draw: st.DrawFn) -> tuple[list[tuple[Any, ...]], list[type]]:
-    """Rows as the database may deliver them, with NULLs, and the types of their columns."""
+def database_rows(draw: st.DrawFn) -> tuple[list[tuple[Any, ...]], list[type]]:
+    """Draw rows as the database may return them, with NULLs, and the types of their columns."""
     forms: list[Any] = [draw(st.sampled_from(column)) for column in FORMS]
     row = st.tuples(*(st.none() | values for _, values in forms))
     return draw(st.lists(row)), [kind for kind, _ in forms]
 
 
-@given(deliveries())
+@given(database_rows())
 def test_rows_are_dumped_as_marshmallow_dumps_them(
-    delivery: tuple[list[tuple[Any, ...]], list[type]],
+    rows_and_types: tuple[list[tuple[Any, ...]], list[type]],
 ) -> None:
-    rows, types = delivery
+    rows, types = rows_and_types
     slow = CasesSchema().dump({"cases": [dict(zip(KEYS, row, strict=True)) for row in rows]})
     fast = msgspec.json.encode(CasesSchema().dump_rows(rows, types))
     assert (
@@ -63,7 +63,7 @@ def test_rows_are_dumped_as_marshmallow_dumps_them(
     assert [list(case) for case in json.loads(fast)["cases"]] == [list(KEYS)] * len(rows)
 
 
-def test_values_of_other_types_become_those_of_the_contract() -> None:
+def test_values_of_other_types_are_converted_to_those_of_the_contract() -> None:
     identifier = uuid.uuid4()
     plain = (str(identifier), "", "", 1, "", None, None, None, None)
     odd = (identifier, "", "", decimal.Decimal(1), "", None, None, None, None)
@@ -74,11 +74,11 @@ def test_values_of_other_types_become_those_of_the_contract() -> None:
 
 
 @given(st.datetimes())
-def test_times_are_written_as_the_contract_has_them(moment: dt.datetime) -> None:
+def test_times_have_the_format_of_the_contract(moment: dt.datetime) -> None:
     assert UtcDateTime.serialize_texts([postgres_text(moment)]) == [moment.isoformat() + "Z"]
 
 
 @pytest.mark.parametrize("text", ["infinity", "12026-03-04 10:30:00.123456", "2026-03-04", ""])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_a_text_that_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(KeyError):
         UtcDateTime.serialize_texts([text])

@@ -1,4 +1,4 @@
-"""What counts as a user_id: one canonical UUID, once. All else is refused before the database is asked."""
+"""A valid user_id is one canonical UUID, given once. Any other gets a 400 without a database query."""
 
 import uuid
 from urllib.parse import quote
@@ -16,8 +16,8 @@ URL = "/cases/all_cases"
 NOT_A_UUID = "user_id must be a UUID written like b8acad4b-4944-4d66-b405-de70886e7248"
 
 
-def refusal(client: FlaskClient, query: str) -> str:
-    """The detail of the 400 that this raw query string gets."""
+def error_detail(client: FlaskClient, query: str) -> str:
+    """Send a raw query string; returns the detail of its 400."""
     response = client.get(URL, environ_overrides={"QUERY_STRING": query})
     assert response.status_code == 400, query
     assert response.content_type == "application/json"
@@ -29,8 +29,8 @@ def refusal(client: FlaskClient, query: str) -> str:
 @pytest.mark.parametrize(
     "query", ["", "user_id[]=" + DOCTOR, "USER_ID=" + DOCTOR, "userId=" + DOCTOR, "a;user_id=1"]
 )
-def test_missing(client_without_database: FlaskClient, query: str) -> None:
-    assert refusal(client_without_database, query) == "user_id is missing"
+def test_a_missing_user_id_gets_a_400(client_without_database: FlaskClient, query: str) -> None:
+    assert error_detail(client_without_database, query) == "user_id is missing"
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_missing(client_without_database: FlaskClient, query: str) -> None:
         (f"user_id=&x=1&user_id={DOCTOR}&%75ser_id=1", 3),
     ],
 )
-def test_repeated(client_without_database: FlaskClient, query: str, times: int) -> None:
-    assert refusal(client_without_database, query) == f"user_id must be given once, not {times} times"
+def test_a_repeated_user_id_gets_a_400(client_without_database: FlaskClient, query: str, times: int) -> None:
+    assert error_detail(client_without_database, query) == f"user_id must be given once, not {times} times"
 
 
 @pytest.mark.parametrize(
@@ -76,19 +76,19 @@ def test_repeated(client_without_database: FlaskClient, query: str, times: int) 
         pytest.param("\xff\x80", id="raw bytes"),
     ],
 )
-def test_other_spellings(client_without_database: FlaskClient, value: str) -> None:
-    assert refusal(client_without_database, f"user_id={value}") == NOT_A_UUID
+def test_another_spelling_of_a_uuid_gets_a_400(client_without_database: FlaskClient, value: str) -> None:
+    assert error_detail(client_without_database, f"user_id={value}") == NOT_A_UUID
 
 
 @given(st.binary(max_size=60))
 @example(DOCTOR.encode() + b"\n")
-def test_any_bytes_are_a_uuid_or_refused(client_without_database: FlaskClient, value: bytes) -> None:
+def test_any_bytes_are_a_uuid_or_get_a_400(client_without_database: FlaskClient, value: bytes) -> None:
     if not canonical_uuid(value.decode("latin-1")):
-        assert refusal(client_without_database, f"user_id={quote(value)}") == NOT_A_UUID
+        assert error_detail(client_without_database, f"user_id={quote(value)}") == NOT_A_UUID
 
 
 @given(st.from_regex(query_fields._UUID, fullmatch=True))
-def test_what_is_accepted_is_what_uuid_writes(value: str) -> None:
+def test_an_accepted_value_has_the_form_that_uuid_writes(value: str) -> None:
     assert str(uuid.UUID(value)) == canonical_uuid(value)
 
 
@@ -100,7 +100,7 @@ def test_every_uuid_is_accepted(client: FlaskClient, user_id: uuid.UUID, upper: 
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_the_refused_value_is_not_repeated(client_without_database: FlaskClient, value: str) -> None:
+def test_the_error_does_not_repeat_the_value(client_without_database: FlaskClient, value: str) -> None:
     if not canonical_uuid(value):
         query = f"user_id={quote(value)}"
-        assert refusal(client_without_database, query) == NOT_A_UUID
+        assert error_detail(client_without_database, query) == NOT_A_UUID
