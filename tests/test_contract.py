@@ -18,7 +18,7 @@ URL = "/cases/all_cases"
 
 
 def get(client: FlaskClient, user_id: str = DOCTOR, **kwargs: Any) -> list[dict[str, Any]]:
-    """The cases answered; asserts all else the contract says of a 200."""
+    """Send a request; returns its cases, after checking all other rules of the contract for a 200."""
     response = client.get(URL, query_string={"user_id": user_id}, **kwargs)
     assert response.status_code == 200
     assert response.content_type == "application/json"
@@ -34,7 +34,7 @@ def published_cases() -> list[dict[str, Any]]:
     return cases
 
 
-def test_published_example_byte_for_byte(client: FlaskClient, database: CasesDatabase) -> None:
+def test_the_published_example_is_served_byte_for_byte(client: FlaskClient, database: CasesDatabase) -> None:
     database.add(*published_cases())
     response = client.get(f"{URL}?user_id={DOCTOR}", headers={"Content-Type": "application/json"})
     assert response.status_code == 200
@@ -45,7 +45,7 @@ def test_published_example_byte_for_byte(client: FlaskClient, database: CasesDat
     assert response.data == json.dumps({"cases": published_cases()}, separators=(",", ":")).encode()
 
 
-def test_insertion_order_whatever_created_at_says(client: FlaskClient, database: CasesDatabase) -> None:
+def test_cases_have_insert_order_whatever_created_at_is(client: FlaskClient, database: CasesDatabase) -> None:
     start = dt.datetime(2026, 5, 1, tzinfo=UTC)
     cases = [case(created_at=start + dt.timedelta(days=offset)) for offset in (3, 1, 2, 1, 0)]
     for inserted in cases:
@@ -65,23 +65,23 @@ def test_an_update_does_not_change_the_order(client: FlaskClient, database: Case
     assert [found["case_id"] for found in get(client)] == [inserted["case_id"] for inserted in cases]
 
 
-def test_doctor_without_cases_gets_an_empty_list(client: FlaskClient) -> None:
+def test_a_doctor_without_cases_gets_an_empty_list(client: FlaskClient) -> None:
     assert client.get(URL, query_string={"user_id": DOCTOR}).data == b'{"cases":[]}'
 
 
-def test_user_id_in_either_case_is_the_same_doctor(client: FlaskClient, database: CasesDatabase) -> None:
+def test_the_letter_case_of_user_id_does_not_matter(client: FlaskClient, database: CasesDatabase) -> None:
     database.add(case())
     assert get(client, DOCTOR.upper()) == get(client, DOCTOR.lower()) != []
 
 
-def test_null_passes_through(client: FlaskClient, database: CasesDatabase) -> None:
+def test_null_is_returned_as_null(client: FlaskClient, database: CasesDatabase) -> None:
     empty = case(case_summary=None, status=None, created_at=None, updated_at=None)
     database.add(empty)
     assert get(client) == [in_json(empty)]
 
 
 @pytest.mark.parametrize(
-    ("stored", "answered"),
+    ("stored", "expected"),
     [
         ("2026-03-04T10:30:00Z", "2026-03-04T10:30:00Z"),
         ("2026-03-04T10:30:00.123456Z", "2026-03-04T10:30:00.123456Z"),
@@ -93,34 +93,34 @@ def test_null_passes_through(client: FlaskClient, database: CasesDatabase) -> No
     ],
 )
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/St_Johns"])
-def test_times_are_utc_whatever_the_sessions_zone(
-    database: CasesDatabase, zone: str, stored: str, answered: str
+def test_times_are_utc_in_any_time_zone_of_the_session(
+    database: CasesDatabase, zone: str, stored: str, expected: str
 ) -> None:
     database.add(case(created_at=stored, updated_at=stored))
     with factories.client_on(make_dsn(database.service_dsn, options=f"-c TimeZone={zone}")) as client:
         (found,) = get(client)
-    assert (found["created_at"], found["updated_at"]) == (answered, answered)
+    assert (found["created_at"], found["updated_at"]) == (expected, expected)
 
 
 @pytest.mark.parametrize("status", ["pending", "analyzing", "processing", "completed", "failed", "", "何か"])
-def test_any_status_is_passed_through(client: FlaskClient, database: CasesDatabase, status: str) -> None:
+def test_any_status_is_returned_unchanged(client: FlaskClient, database: CasesDatabase, status: str) -> None:
     database.add(case(status=status))
     assert [found["status"] for found in get(client)] == [status]
 
 
 @pytest.mark.parametrize("age", [-1, 0, 150, 2**31 - 1, -(2**31)])
-def test_ages_as_they_come(client: FlaskClient, database: CasesDatabase, age: int) -> None:
+def test_any_age_is_returned_unchanged(client: FlaskClient, database: CasesDatabase, age: int) -> None:
     database.add(case(patient_age=age))
     assert [found["patient_age"] for found in get(client)] == [age]
 
 
-# Every string that Postgres can hold: all of Unicode but NUL and the surrogates.
+# Every string that Postgres can store: all of Unicode except NUL and the surrogates.
 postgres_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
 @given(name=postgres_text, gender=postgres_text, summary=st.none() | postgres_text, status=postgres_text)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_text_comes_back_as_it_was(
+def test_any_text_is_returned_unchanged(
     client: FlaskClient, database: CasesDatabase, name: str, gender: str, summary: str | None, status: str
 ) -> None:
     stored = case(patient_name=name, patient_gender=gender, case_summary=summary, status=status)
@@ -128,21 +128,21 @@ def test_text_comes_back_as_it_was(
     assert get(client)[-1] == in_json(stored)
 
 
-def test_head_is_get_without_the_body(client: FlaskClient, database: CasesDatabase) -> None:
+def test_head_has_the_headers_of_get_and_no_body(client: FlaskClient, database: CasesDatabase) -> None:
     database.add(case())
-    named = {"X-Request-ID": "the-same"}
-    answer = client.get(URL, query_string={"user_id": DOCTOR}, headers=named)
-    head = client.head(URL, query_string={"user_id": DOCTOR}, headers=named)
+    headers = {"X-Request-ID": "the-same"}
+    response = client.get(URL, query_string={"user_id": DOCTOR}, headers=headers)
+    head = client.head(URL, query_string={"user_id": DOCTOR}, headers=headers)
     assert (head.status_code, head.data) == (200, b"")
-    assert dict(head.headers) == dict(answer.headers)
+    assert dict(head.headers) == dict(response.headers)
 
 
 def test_unknown_parameters_change_nothing(client: FlaskClient, database: CasesDatabase) -> None:
     database.add(case())
     plain = client.get(f"{URL}?user_id={DOCTOR}")
-    extra = client.get(f"{URL}?x=1&user_id={DOCTOR}&x=2&user_id[]=3&USER_ID=4&&=&%FF=%00")
-    assert extra.status_code == 200
-    assert extra.data == plain.data
+    extended = client.get(f"{URL}?x=1&user_id={DOCTOR}&x=2&user_id[]=3&USER_ID=4&&=&%FF=%00")
+    assert extended.status_code == 200
+    assert extended.data == plain.data
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"{not json", b"\xff" * 1000])
@@ -155,7 +155,7 @@ def test_content_type_and_body_change_nothing(
     assert (sent.status_code, sent.data) == (200, plain.data)
 
 
-def test_no_cache_may_answer_for_us(client: FlaskClient) -> None:
+def test_every_cache_must_revalidate_a_response(client: FlaskClient) -> None:
     response = client.get(f"{URL}?user_id={DOCTOR}")
     assert response.headers["Cache-Control"] == "private, no-cache"
     assert response.headers["Vary"] == "Authorization"

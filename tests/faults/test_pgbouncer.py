@@ -19,11 +19,11 @@ from tests.responses.test_long_lists import TERMINATE, _stream_short_lists, _wai
 from tests.schemas.test_user_id import *  # noqa: F403
 from tests.support.factories import DOCTOR, CasesDatabase, execute
 from tests.test_contract import *  # noqa: F403
-from tests.test_contract import test_times_are_utc_whatever_the_sessions_zone
+from tests.test_contract import test_times_are_utc_in_any_time_zone_of_the_session
 
 pytestmark = pytest.mark.faults
 
-del test_times_are_utc_whatever_the_sessions_zone  # PgBouncer refuses the option that sets the zone
+del test_times_are_utc_in_any_time_zone_of_the_session  # PgBouncer refuses the option that sets the zone
 
 OTHER = DOCTOR[:-1] + "1"
 
