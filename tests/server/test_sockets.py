@@ -80,7 +80,7 @@ def test_a_mix_of_tcp_and_unix_sockets_is_refused(tmp_path: Path) -> None:
             command, {"DATABASE_URL": "host=127.0.0.1"}, pass_fds=(tcp.fileno(), unix.fileno())
         )
     assert ended.returncode == 1
-    assert ended.stderr.startswith("Error: TCP and Unix sockets were handed over to listen on")
+    assert ended.stderr.startswith("Error: TCP and Unix sockets were inherited to listen on")
     assert ended.stderr.count("\n") == 1
 
 
@@ -177,7 +177,7 @@ def test_clients_never_use_all_descriptors(
     assert "Too many open files" not in server.printed
 
 
-WARNING = "anyone who reaches this service can read any doctor's cases"
+WARNING = "every client that reaches this service can read the cases of any doctor"
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
