@@ -1,4 +1,4 @@
-"""The commands that prepare a database: init-db, load-sample, check. Each run as an operator runs it."""
+"""The commands init-db, load-sample, check and token, run as an operator runs them."""
 
 import re
 import signal
@@ -37,56 +37,56 @@ def run(*arguments: str, url: str) -> Result:
     return CliRunner().invoke(main, arguments, env={"DATABASE_URL": url})
 
 
-def succeed(*arguments: str, url: str) -> str:
+def run_ok(*arguments: str, url: str) -> str:
     result = run(*arguments, url=url)
     assert result.exit_code == 0, result.output
     return result.output
 
 
 def as_uri(dsn: str) -> str:
-    """The same connection, written as a URI."""
+    """Return the connection string as a URI."""
     parts = parse_dsn(dsn)
     login = quote(parts["user"]) + (f":{quote(parts['password'])}" if "password" in parts else "")
     address = f"{quote(parts['host'], safe='')}:{parts.get('port', 5432)}"
     return f"postgresql://{login}@{address}/{parts['dbname']}"
 
 
-def test_version() -> None:
-    assert __version__ in succeed("--version", url="")
+def test_the_version_option_prints_the_version() -> None:
+    assert __version__ in run_ok("--version", url="")
 
 
 @pytest.mark.parametrize("write", [str, as_uri], ids=["key=value", "URI"])
-def test_init_db_makes_the_table_and_says_so(
+def test_init_db_creates_the_table_and_reports_it(
     empty_database: str, owner: Connection, write: type[str]
 ) -> None:
-    output = succeed("init-db", url=write(empty_database))
+    output = run_ok("init-db", url=write(empty_database))
     assert output.startswith("Created the table medmitra.cases")
     assert str(sql_directory() / "roles.sql") in output
     assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(0,)]
 
 
-def test_init_db_again_keeps_what_is_there(empty_database: str, owner: Connection) -> None:
-    succeed("init-db", url=empty_database)
-    succeed("load-sample", url=empty_database)
-    assert succeed("init-db", url=empty_database).startswith("The table medmitra.cases already exists")
+def test_a_second_init_db_keeps_the_cases(empty_database: str, owner: Connection) -> None:
+    run_ok("init-db", url=empty_database)
+    run_ok("load-sample", url=empty_database)
+    assert run_ok("init-db", url=empty_database).startswith("The table medmitra.cases already exists")
     assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(2,)]
 
 
 def test_load_sample_inserts_the_published_cases_once(empty_database: str, owner: Connection) -> None:
-    succeed("init-db", url=empty_database)
-    assert succeed("load-sample", url=empty_database).startswith("Inserted 2 of the 2 published cases")
-    assert succeed("load-sample", url=empty_database).startswith("Inserted 0 of the 2 published cases")
+    run_ok("init-db", url=empty_database)
+    assert run_ok("load-sample", url=empty_database).startswith("Inserted 2 of the 2 published cases")
+    assert run_ok("load-sample", url=empty_database).startswith("Inserted 0 of the 2 published cases")
     assert execute(owner, "SELECT user_id, patient_name FROM medmitra.cases ORDER BY id") == [
         (DOCTOR, "John Doe"),
         (DOCTOR, "Jane Smith"),
     ]
 
 
-def test_load_sample_makes_up_cases_of_one_doctor(empty_database: str, owner: Connection) -> None:
+def test_load_sample_generates_cases_of_one_doctor(empty_database: str, owner: Connection) -> None:
     doctor = str(uuid.uuid4())
-    succeed("init-db", url=empty_database)
-    succeed("load-sample", url=empty_database)
-    output = succeed("load-sample", "--user", doctor, "--cases", "10001", url=empty_database)
+    run_ok("init-db", url=empty_database)
+    run_ok("load-sample", url=empty_database)
+    output = run_ok("load-sample", "--user", doctor, "--cases", "10001", url=empty_database)
     assert f"Inserted 10001 cases of {doctor}." in output
     ((count, plausible, ordered, names),) = execute(
         owner,
@@ -114,14 +114,14 @@ def test_load_sample_makes_up_cases_of_one_doctor(empty_database: str, owner: Co
         ["--user", DOCTOR, "--cases", "0"],
     ],
 )
-def test_load_sample_refuses_half_a_wish(empty_database: str, arguments: list[str]) -> None:
+def test_load_sample_rejects_incomplete_or_invalid_options(empty_database: str, arguments: list[str]) -> None:
     result = run("load-sample", *arguments, url=empty_database)
     assert result.exit_code == 2
     assert "Error: " in result.output
 
 
 @pytest.mark.parametrize("command", ["init-db", "load-sample"])
-def test_a_table_that_is_not_ours_is_left_alone(empty_database: str, owner: Connection, command: str) -> None:
+def test_commands_reject_an_existing_table(empty_database: str, owner: Connection, command: str) -> None:
     LAYOUTS["existing_table"].create(owner)
     result = run(command, url=empty_database)
     assert result.exit_code == 1
@@ -130,7 +130,7 @@ def test_a_table_that_is_not_ours_is_left_alone(empty_database: str, owner: Conn
 
 
 @pytest.mark.parametrize("command", ["init-db", "load-sample", "check"])
-def test_a_database_that_cannot_be_reached_is_one_line(command: str) -> None:
+def test_commands_report_an_unreachable_database_in_one_line(command: str) -> None:
     result = run(command, url="postgresql://reader:hunter2@127.0.0.1:1/clinic")
     assert result.exit_code == 1
     assert result.output.startswith("Error: database: connection to server")
@@ -138,25 +138,25 @@ def test_a_database_that_cannot_be_reached_is_one_line(command: str) -> None:
     assert "hunter2" not in result.output
 
 
-def test_load_sample_without_a_table_is_one_line(empty_database: str) -> None:
+def test_load_sample_reports_a_missing_table_in_one_line(empty_database: str) -> None:
     result = run("load-sample", url=empty_database)
     assert result.exit_code == 1
     assert result.output == "Error: the table medmitra.cases does not exist: run medmitra-cases init-db\n"
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS.values()), ids=LAYOUTS)
-def test_check_finds_nothing_missing(empty_database: str, owner: Connection, layout: Layout) -> None:
+def test_check_passes_on_each_table_layout(empty_database: str, owner: Connection, layout: Layout) -> None:
     layout.create(owner)
     password = parse_dsn(empty_database).get("password")
     if password:
         execute(owner, "ALTER ROLE medmitra_cases PASSWORD %s", [password])
-    output = succeed("check", url=make_dsn(empty_database, user="medmitra_cases"))
-    *lines, sum_ = output.splitlines()
+    output = run_ok("check", url=make_dsn(empty_database, user="medmitra_cases"))
+    *lines, summary = output.splitlines()
     assert [line[0] for line in lines] == ["✓"] * 11, output
-    assert sum_ == "Ready to serve: all 11 checks passed."
+    assert summary == "Ready to serve: all 11 checks passed."
 
 
-def test_check_of_an_empty_database_names_both_ways_on(empty_database: str) -> None:
+def test_check_of_an_empty_database_names_both_table_layouts(empty_database: str) -> None:
     result = run("check", url=empty_database)
     assert result.exit_code == 1
     assert "✗ there is no table or view medmitra.cases" in result.output
@@ -197,7 +197,7 @@ def test_check_of_an_empty_database_names_both_ways_on(empty_database: str) -> N
         ),
     ],
 )
-def test_check_says_what_is_missing(
+def test_check_reports_what_is_missing(
     empty_database: str, owner: Connection, change: str, found: str, hint: str
 ) -> None:
     LAYOUTS["own_table"].create(owner)
@@ -206,9 +206,9 @@ def test_check_says_what_is_missing(
     result = run("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
     assert result.exit_code == 1
     lines = result.output.splitlines()
-    (place,) = (number for number, line in enumerate(lines) if line.startswith("✗"))
-    assert lines[place].startswith(found)
-    assert hint in lines[place + 1]
+    (position,) = (number for number, line in enumerate(lines) if line.startswith("✗"))
+    assert lines[position].startswith(found)
+    assert hint in lines[position + 1]
 
 
 def test_check_finds_the_missing_index_of_an_existing_table(empty_database: str, owner: Connection) -> None:
@@ -220,17 +220,17 @@ def test_check_finds_the_missing_index_of_an_existing_table(empty_database: str,
     assert "existing_table_index.sql" in result.output
 
 
-def test_check_advises_against_a_role_that_may_do_more(empty_database: str) -> None:
-    succeed("init-db", url=empty_database)
-    output = succeed(
+def test_check_warns_about_a_role_with_unnecessary_rights(empty_database: str) -> None:
+    run_ok("init-db", url=empty_database)
+    output = run_ok(
         "check", url=make_dsn(empty_database, options="-c statement_timeout=0 -c random_page_cost=4")
     )
     assert "! the role may write to medmitra.cases" in output
     assert "! statement_timeout is 0" in output
     assert "✗" not in output
     assert "! random_page_cost is 4" in output
-    *lines, sum_ = output.splitlines()
-    assert sum_ == "Ready to serve; 4 of 11 checks recommend a change (!)."
+    *lines, summary = output.splitlines()
+    assert summary == "Ready to serve; 4 of 11 checks recommend a change (!)."
     advice = [number for number, line in enumerate(lines) if line.startswith("!")]
     assert len(advice) == 4
     assert all(re.match("  → .", lines[number + 1]) for number in advice)
@@ -238,29 +238,29 @@ def test_check_advises_against_a_role_that_may_do_more(empty_database: str) -> N
 
 @pytest.mark.parametrize("grant", ["UPDATE (status)", "INSERT", "DELETE", "TRUNCATE"])
 @pytest.mark.parametrize("relation", ["medmitra.cases", "public.cases"])
-def test_check_sees_every_way_to_write(
+def test_check_warns_about_every_right_to_write(
     empty_database: str, owner: Connection, grant: str, relation: str
 ) -> None:
     LAYOUTS["existing_table"].create(owner)
     execute(owner, f"GRANT {grant} ON {relation} TO medmitra_cases")
-    output = succeed("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    output = run_ok("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
     assert "! the role may write to medmitra.cases" in output
 
 
-def test_check_finds_an_index_left_behind(empty_database: str, owner: Connection) -> None:
+def test_check_finds_an_invalid_index(empty_database: str, owner: Connection) -> None:
     layout = LAYOUTS["existing_table"]
     layout.create(owner)
-    # What an interrupted CREATE INDEX CONCURRENTLY leaves.
+    # An interrupted CREATE INDEX CONCURRENTLY leaves such an index.
     execute(owner, "UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text ~ 'doctor_id'")
     result = run("check", url=empty_database)
     assert result.exit_code == 1
     assert "DROP INDEX CONCURRENTLY public.cases_doctor_id_id_idx; then create" in result.output
 
 
-def test_check_warns_of_row_level_security(empty_database: str, owner: Connection) -> None:
+def test_check_warns_about_row_level_security(empty_database: str, owner: Connection) -> None:
     LAYOUTS["existing_table"].create(owner)
     execute(owner, "ALTER TABLE public.cases ENABLE ROW LEVEL SECURITY")
-    assert "row level security" not in succeed("check", url=empty_database)
+    assert "row level security" not in run_ok("check", url=empty_database)
     execute(owner, "GRANT USAGE, CREATE ON SCHEMA medmitra TO medmitra_cases")
     execute(owner, "GRANT SELECT ON public.cases TO medmitra_cases")
     execute(owner, "ALTER VIEW medmitra.cases OWNER TO medmitra_cases")
@@ -268,69 +268,69 @@ def test_check_warns_of_row_level_security(empty_database: str, owner: Connectio
 
 
 @pytest.mark.parametrize(
-    "before",
+    "change",
     [
         "ALTER TABLE medmitra.cases DISABLE ROW LEVEL SECURITY",
         "DROP POLICY one_doctor ON medmitra.cases",
-        # A view of an operator's own making, without the condition of existing_table.sql.
+        # A view that an operator wrote, without the condition of existing_table.sql.
         "ALTER TABLE medmitra.cases RENAME TO kept;"
         "CREATE VIEW medmitra.cases AS SELECT *, xmin FROM medmitra.kept;"
         "GRANT SELECT ON medmitra.cases TO medmitra_cases",
     ],
 )
-def test_check_warns_of_a_database_that_shows_all(
-    empty_database: str, owner: Connection, before: str
+def test_check_warns_about_a_role_that_sees_all_cases(
+    empty_database: str, owner: Connection, change: str
 ) -> None:
     LAYOUTS["own_table"].create(owner)
-    succeed("load-sample", url=empty_database)
-    execute(owner, before)
+    run_ok("load-sample", url=empty_database)
+    execute(owner, change)
     execute(owner, "GRANT medmitra_cases TO CURRENT_USER")
-    output = succeed("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    output = run_ok("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
     lines = output.splitlines()
-    place = lines.index("! the role sees the cases of all doctors at once")
-    assert "roles.sql" in lines[place + 1]
-    assert "existing_table.sql" in lines[place + 1]
+    position = lines.index("! the role sees the cases of all doctors at once")
+    assert "roles.sql" in lines[position + 1]
+    assert "existing_table.sql" in lines[position + 1]
 
 
-def test_check_asks_for_row_versions_only_where_they_are_used(
+def test_check_requires_row_versions_only_if_the_etag_uses_them(
     empty_database: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     LAYOUTS["own_table"].create(owner)
     execute(owner, "REVOKE SELECT (xmin) ON medmitra.cases FROM medmitra_cases")
     execute(owner, "GRANT medmitra_cases TO CURRENT_USER")
     monkeypatch.setenv("MEDMITRA_ETAG_SOURCE", "body")
-    assert "xmin" not in succeed("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    assert "xmin" not in run_ok("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
 
 
-def test_check_advises_against_a_locale_without_letters(server_dsn: str) -> None:
+def test_check_warns_about_a_locale_without_accented_letters(server_dsn: str) -> None:
     with new_database(server_dsn, options="TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'") as url:
-        succeed("init-db", url=url)
-        assert "! search treats É and é as different letters" in succeed("check", url=url)
+        run_ok("init-db", url=url)
+        assert "! search treats É and é as different letters" in run_ok("check", url=url)
 
 
-def test_check_sees_through_a_view_of_a_view(empty_database: str, owner: Connection) -> None:
+def test_check_finds_the_table_behind_two_views(empty_database: str, owner: Connection) -> None:
     LAYOUTS["existing_table"].create(owner)
     execute(owner, "ALTER VIEW medmitra.cases RENAME TO inner_cases")
     execute(owner, "CREATE VIEW medmitra.cases AS TABLE medmitra.inner_cases")
     execute(owner, read_sql("roles"))
     execute(owner, "GRANT DELETE ON public.cases TO medmitra_cases")
-    output = succeed("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    output = run_ok("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
     assert "! the role may write to medmitra.cases" in output
 
 
-def test_two_at_once_may_make_the_table(empty_database: str, owner: Connection) -> None:
+def test_two_init_db_commands_can_run_at_once(empty_database: str, owner: Connection) -> None:
     blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     execute(owner, read_sql("schema").replace("COMMIT;", ""))
-    with closing(connect(empty_database)) as watcher, ThreadPoolExecutor(1) as pool:
+    with closing(connect(empty_database)) as monitor, ThreadPoolExecutor(1) as pool:
         second = pool.submit(run_process, "init-db", DATABASE_URL=empty_database)
-        while not execute(watcher, blocked):
+        while not execute(monitor, blocked):
             assert not second.done()
         execute(owner, "COMMIT")
         assert (second.result().returncode, second.result().stderr) == (0, "")
 
 
-def test_init_db_does_not_queue_behind_a_long_transaction(empty_database: str, owner: Connection) -> None:
-    succeed("init-db", url=empty_database)
+def test_init_db_does_not_wait_for_a_long_transaction(empty_database: str, owner: Connection) -> None:
+    run_ok("init-db", url=empty_database)
     owner.autocommit = False
     execute(owner, "LOCK TABLE medmitra.cases IN ROW EXCLUSIVE MODE")
     result = run("init-db", url=empty_database)
@@ -340,11 +340,11 @@ def test_init_db_does_not_queue_behind_a_long_transaction(empty_database: str, o
     assert "lock timeout" in result.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_load_leaves_nothing(
-    empty_database: str, owner: Connection, number: signal.Signals
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_load_sample_inserts_nothing(
+    empty_database: str, owner: Connection, signum: signal.Signals
 ) -> None:
-    succeed("init-db", url=empty_database)
+    run_ok("init-db", url=empty_database)
     command = [str(COMMAND), "load-sample", "--user", DOCTOR, "--cases", "1000000"]
     loading = "SELECT 1 FROM pg_stat_progress_copy WHERE tuples_processed > 0"
     with subprocess.Popen(
@@ -352,22 +352,22 @@ def test_an_interrupted_load_leaves_nothing(
     ) as process:
         while not execute(owner, loading):
             assert process.poll() is None
-        process.send_signal(number)
+        process.send_signal(signum)
         assert process.communicate()[1] == ""
-    assert process.returncode == -number  # to a shell: 130, 143
+    assert process.returncode == -signum  # a shell reports 130 or 143
     assert execute(owner, "SELECT count(*) FROM medmitra.cases") == [(0,)]
 
 
-def test_ctrl_c_ends_it_while_the_database_does_not_answer(empty_database: str, owner: Connection) -> None:
-    succeed("init-db", url=empty_database)
+def test_ctrl_c_ends_a_command_that_waits_for_the_database(empty_database: str, owner: Connection) -> None:
+    run_ok("init-db", url=empty_database)
     owner.autocommit = False
     execute(owner, "LOCK TABLE medmitra.cases")
     blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with (
-        closing(connect(empty_database)) as watcher,
+        closing(connect(empty_database)) as monitor,
         subprocess.Popen([COMMAND, "load-sample"], env=environment(DATABASE_URL=empty_database)) as process,
     ):
-        while not execute(watcher, blocked):
+        while not execute(monitor, blocked):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         try:
@@ -376,33 +376,33 @@ def test_ctrl_c_ends_it_while_the_database_does_not_answer(empty_database: str, 
             owner.rollback()
 
 
-def test_progress_is_shown_on_a_terminal_only(empty_database: str) -> None:
-    succeed("init-db", url=empty_database)
+def test_load_sample_shows_progress_only_on_a_terminal(empty_database: str) -> None:
+    run_ok("init-db", url=empty_database)
     arguments = ("load-sample", "--user", DOCTOR, "--cases", "20000")
     assert run_process(*arguments, DATABASE_URL=empty_database).stderr == ""
-    status, shown = run_on_terminal(*arguments, DATABASE_URL=empty_database)
+    status, output = run_on_terminal(*arguments, DATABASE_URL=empty_database)
     assert status == 0
-    assert re.search(r"Loading cases +\[#+-+\] +10000/20000 +50%", shown)
-    assert re.search(r"Loading cases +\[#+\] +20000/20000 +100%", shown)
-    assert "\x1b[?25l" not in shown  # a cursor that is hidden would be so after Ctrl-C
+    assert re.search(r"Loading cases +\[#+-+\] +10000/20000 +50%", output)
+    assert re.search(r"Loading cases +\[#+\] +20000/20000 +100%", output)
+    assert "\x1b[?25l" not in output  # a hidden cursor would stay hidden after Ctrl-C
 
 
-def test_check_has_colours_on_a_terminal(empty_database: str, owner: Connection) -> None:
+def test_check_prints_colours_on_a_terminal(empty_database: str, owner: Connection) -> None:
     execute(owner, read_sql("schema"))
     execute(owner, "DROP INDEX medmitra.cases_user_id_id_idx")
     green, yellow, red = (
         f"\x1b[{number}m{mark}\x1b[0m " for number, mark in ((32, "✓"), (33, "!"), (31, "✗"))
     )
-    status, shown = run_on_terminal("check", DATABASE_URL=empty_database)
+    status, output = run_on_terminal("check", DATABASE_URL=empty_database)
     assert status == 1
-    assert all(colour in shown for colour in (green, yellow, red))
+    assert all(colour in output for colour in (green, yellow, red))
     assert "\x1b" not in run_on_terminal("check", DATABASE_URL=empty_database, NO_COLOR="1")[1]
 
 
 SECRET = "test-secret-of-thirty-two-bytes-or-more"
 
 
-def test_token_is_one_that_serve_accepts(empty_database: str, owner: Connection) -> None:
+def test_serve_accepts_the_printed_token(empty_database: str, owner: Connection) -> None:
     LAYOUTS["own_table"].create(owner)
     variables = {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_JWT_ISSUER": "https://issuer.example"}
     printed = run_process("token", "--user", DOCTOR.upper(), "--minutes", "5", **variables)
@@ -415,7 +415,7 @@ def test_token_is_one_that_serve_accepts(empty_database: str, owner: Connection)
 
 
 @pytest.mark.parametrize(
-    ("variables", "mistake"),
+    ("variables", "error"),
     [
         ({}, "MEDMITRA_JWT_SECRET is not set"),
         (
@@ -425,13 +425,13 @@ def test_token_is_one_that_serve_accepts(empty_database: str, owner: Connection)
         ({"MEDMITRA_JWT_SECRET": "short"}, "MEDMITRA_JWT_SECRET must be at least 32 bytes long"),
     ],
 )
-def test_token_needs_the_secret(variables: dict[str, str], mistake: str) -> None:
-    ended = run_process("token", "--user", DOCTOR, **variables)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Error: {mistake}\n")
+def test_token_requires_the_secret(variables: dict[str, str], error: str) -> None:
+    result = run_process("token", "--user", DOCTOR, **variables)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"Error: {error}\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--user", "x"], ["--user", DOCTOR, "--minutes", "0"]])
-def test_token_says_what_it_needs(arguments: list[str]) -> None:
-    ended = run_process("token", *arguments, MEDMITRA_JWT_SECRET=SECRET)
-    assert ended.returncode == 2
-    assert "Error: " in ended.stderr
+def test_token_rejects_missing_or_invalid_options(arguments: list[str]) -> None:
+    result = run_process("token", *arguments, MEDMITRA_JWT_SECRET=SECRET)
+    assert result.returncode == 2
+    assert "Error: " in result.stderr

@@ -1,4 +1,4 @@
-"""What the command says of itself, and of mistakes: short, true, in one line."""
+"""The help of the command, and its one-line error messages."""
 
 import os
 import re
@@ -17,79 +17,79 @@ from tests.support.terminals import run_on_terminal
 
 COMMANDS = sorted(main.commands)
 SETTINGS = {field.data_key for field in SettingsSchema().fields.values()}
-NO_SETTINGS = {"MEDMITRA_TEST_DATABASE_URL", "NO_COLOR", "XDG_DATA_HOME"}
+OTHER_VARIABLES = {"MEDMITRA_TEST_DATABASE_URL", "NO_COLOR", "XDG_DATA_HOME"}
 RED = "\x1b[31m"
 
 
 def help_of(*command: str) -> str:
-    """The help of a command, on a terminal of 80 columns."""
+    """Return the help of a command for a terminal of 80 columns."""
     result = CliRunner().invoke(main, [*command, "--help"], env={"COLUMNS": "80"}, prog_name="medmitra-cases")
     assert result.exit_code == 0
     return result.stdout
 
 
-HELPS = [pytest.param((), id="medmitra-cases"), *((name,) for name in COMMANDS)]
+ALL_COMMANDS = [pytest.param((), id="medmitra-cases"), *((name,) for name in COMMANDS)]
 
 
-@pytest.mark.parametrize("command", HELPS)
+@pytest.mark.parametrize("command", ALL_COMMANDS)
 def test_help_fits_80_columns(command: tuple[str, ...]) -> None:
     assert max(map(len, help_of(*command).splitlines())) <= 80
 
 
-def test_no_command_is_described_in_half_a_sentence() -> None:
+def test_help_describes_each_command_in_a_whole_sentence() -> None:
     listed = help_of().partition("\nCommands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in listed] == list(main.commands)
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 
 def described_variables(*command: str) -> set[str]:
-    """The variables in the table of a command's help."""
+    """Return the variables in the "Environment" table of a command's help."""
     _, _, table = help_of(*command).partition("\nEnvironment:\n")
     return set(re.findall(r"^  ([A-Z_]+)(?:  |$)", table.partition("\nExit status:\n")[0], re.MULTILINE))
 
 
-@pytest.mark.parametrize("command", HELPS)
-def test_help_names_variables_that_there_are(command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_help_names_only_existing_variables(command: tuple[str, ...]) -> None:
     described = described_variables(*command)
     assert described
-    assert described <= SETTINGS | NO_SETTINGS
-    assert set(re.findall(r"\bMEDMITRA_\w+", help_of(*command))) <= SETTINGS | NO_SETTINGS
+    assert described <= SETTINGS | OTHER_VARIABLES
+    assert set(re.findall(r"\bMEDMITRA_\w+", help_of(*command))) <= SETTINGS | OTHER_VARIABLES
 
 
 def test_help_of_serve_describes_every_setting() -> None:
     assert described_variables("serve") == SETTINGS
 
 
-@pytest.mark.parametrize("command", HELPS)
-def test_examples_are_commands_that_there_are(command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_examples_in_the_help_are_valid_commands(command: tuple[str, ...]) -> None:
     _, _, rest = help_of(*command).partition("\nExamples:\n")
     text = rest.partition("\n\nE")[0].replace("\\\n", "")
     examples = re.findall(r"medmitra-cases ([^&)#\n]+)", text)
     assert examples
     for example in examples:
         name, *arguments = shlex.split(example.replace("$user", "b8acad4b-4944-4d66-b405-de70886e7248"))
-        main.commands[name].make_context(name, arguments)  # or else a click.UsageError
+        main.commands[name].make_context(name, arguments)  # raises click.UsageError if the example is invalid
 
 
-def test_help_tells_the_exit_status() -> None:
+def test_help_lists_the_exit_statuses() -> None:
     table = help_of().partition("\nExit status:\n")[2]
     assert re.findall(r"^  (\d[\d, ]*?)  ", table, re.MULTILINE) == ["0", "1", "2", "130, 143"]
 
 
-def test_help_is_what_one_gets_without_asking() -> None:
-    asked = run("--help")
-    assert (asked.returncode, asked.stderr) == (0, "")
-    assert run("-h").stdout == run().stdout == asked.stdout
+def test_the_command_prints_its_help_without_arguments() -> None:
+    result = run("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert run("-h").stdout == run().stdout == result.stdout
     assert run("serve", "-h").stdout == run("serve", "--help").stdout
 
 
-def test_the_page_lists_every_command_in_this_order() -> None:
+def test_the_settings_page_lists_every_command_in_order() -> None:
     rows = re.findall(r"^\| `medmitra-cases ([a-z-]+)", (DOCS / "settings.md").read_text(), re.MULTILINE)
     assert rows == main.list_commands(click.Context(main))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named", "see"),
+    ("arguments", "word", "help_command"),
     [
         (["chek"], "chek", "medmitra-cases --help"),
         (["--nope"], "--nope", "medmitra-cases --help"),
@@ -98,37 +98,37 @@ def test_the_page_lists_every_command_in_this_order() -> None:
         (["token"], "--user", "medmitra-cases token --help"),
     ],
 )
-def test_wrong_usage_is_one_line(arguments: list[str], named: str, see: str) -> None:
-    ended = run(*arguments)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert re.fullmatch(rf"Error: .*{named}\b.* \(see {see}\)\n", ended.stderr)
+def test_wrong_usage_causes_a_one_line_error(arguments: list[str], word: str, help_command: str) -> None:
+    result = run(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch(rf"Error: .*{word}\b.* \(see {help_command}\)\n", result.stderr)
 
 
-def test_a_folder_that_cannot_be_made_is_one_line() -> None:
-    ended = run("demo", XDG_DATA_HOME="/dev/null")
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == "Error: /dev/null/medmitra-cases: Not a directory\n"
+def test_demo_reports_an_impossible_data_folder_in_one_line() -> None:
+    result = run("demo", XDG_DATA_HOME="/dev/null")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "Error: /dev/null/medmitra-cases: Not a directory\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["serve", "--help"]])
-def test_a_full_disk_is_one_line(arguments: list[str]) -> None:
+def test_a_full_disk_causes_a_one_line_error(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
-        ended = run_program([COMMAND, *arguments], {}, stdout=full)
-    assert (ended.returncode, ended.stderr) == (1, "Error: No space left on device\n")
+        result = run_program([COMMAND, *arguments], {}, stdout=full)
+    assert (result.returncode, result.stderr) == (1, "Error: No space left on device\n")
 
 
-def test_a_reader_who_has_seen_enough_is_told_nothing_more() -> None:
-    nobody_reads, ours = os.pipe()
-    os.close(nobody_reads)
-    with os.fdopen(ours, "w") as pipe:
-        ended = run_program([COMMAND, "--help"], {}, stdout=pipe)
-    assert (ended.returncode, ended.stderr) == (1, "")
+def test_a_closed_pipe_causes_no_error_message() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as pipe:
+        result = run_program([COMMAND, "--help"], {}, stdout=pipe)
+    assert (result.returncode, result.stderr) == (1, "")
 
 
-def test_a_character_that_the_terminal_lacks_is_a_question_mark() -> None:
-    ended = run("check", "--help", PYTHONIOENCODING="latin-1")
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert "? passed" in ended.stdout
+def test_help_replaces_characters_that_the_encoding_lacks() -> None:
+    result = run("check", "--help", PYTHONIOENCODING="latin-1")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "? passed" in result.stdout
 
 
 def test_errors_are_red_on_a_terminal() -> None:
@@ -140,6 +140,6 @@ def test_errors_are_red_on_a_terminal() -> None:
 
 
 @pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"NO_COLOR": "0"}, {"TERM": "dumb"}])
-def test_colours_can_be_declined(variables: dict[str, str]) -> None:
+def test_variables_turn_colours_off(variables: dict[str, str]) -> None:
     assert "\x1b" not in run_on_terminal("serve", **variables)[1]
     assert "\x1b" not in run_on_terminal("chek", **variables)[1]

@@ -1,4 +1,4 @@
-"""The one line that serve prints: where, how, from which database and to whom; never a secret."""
+"""The line that serve prints at its start: addresses, threads, database and access, but no secret."""
 
 import re
 import signal
@@ -15,39 +15,39 @@ SECRET = "test-secret-of-thirty-two-bytes-or-more"
 
 
 @pytest.fixture(autouse=True)
-def _no_variables_of_libpq(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_libpq_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SERVICE", "HOST", "HOSTADDR", "PORT", "DATABASE", "USER"):
         monkeypatch.delenv(f"PG{name}", raising=False)
 
 
 def line(url: str = URL, **variables: str) -> str:
-    said = start_line(settings(url, **variables), ["http://127.0.0.1:8000"])
-    assert "\n" not in said
-    assert "hunter2" not in said
-    return said
+    text = start_line(settings(url, **variables), ["http://127.0.0.1:8000"])
+    assert "\n" not in text
+    assert "hunter2" not in text
+    return text
 
 
 def database(url: str) -> str:
     return line(url).partition(", from ")[2].partition(", to ")[0]
 
 
-def test_it_says_all_that_there_is_to_know() -> None:
+def test_the_line_names_address_threads_database_and_access() -> None:
     assert line(MEDMITRA_JWT_SECRET=SECRET) == (
         "Serving cases on http://127.0.0.1:8000 with 8 threads,"
         " from clinic at db.example:5432, to each doctor by token (HS256)"
     )
 
 
-def test_several_addresses() -> None:
+def test_the_line_lists_several_addresses() -> None:
     urls = ["http://127.0.0.1:8000", "http://[::1]:8000"]
-    said = start_line(settings(URL, MEDMITRA_THREADS="1"), urls)
-    assert said.startswith(
+    text = start_line(settings(URL, MEDMITRA_THREADS="1"), urls)
+    assert text.startswith(
         "Serving cases on http://127.0.0.1:8000 and http://[::1]:8000 with 1 thread, from "
     )
 
 
 @pytest.mark.parametrize(
-    ("variables", "readers"),
+    ("variables", "access"),
     [
         ({}, "any client on this machine that sends a user_id"),
         ({"MEDMITRA_TRUST_USER_ID": "1"}, "any client that the reverse proxy forwards"),
@@ -58,13 +58,13 @@ def test_several_addresses() -> None:
         ),
     ],
 )
-def test_who_may_read(variables: dict[str, str], readers: str) -> None:
-    assert line(**variables).endswith(f", to {readers}")
+def test_the_line_names_who_has_access(variables: dict[str, str], access: str) -> None:
+    assert line(**variables).endswith(f", to {access}")
     assert SECRET not in line(**variables)
 
 
 @pytest.mark.parametrize(
-    ("url", "named"),
+    ("url", "expected"),
     [
         (URL, "clinic at db.example:5432"),
         ("host=db.example port=6432 dbname=clinic password=hunter2", "clinic at db.example:6432"),
@@ -82,11 +82,11 @@ def test_who_may_read(variables: dict[str, str], readers: str) -> None:
         ("service=clinic password=hunter2", "the database of the service clinic"),
     ],
 )
-def test_which_database(url: str, named: str) -> None:
-    assert database(url) == named
+def test_the_line_names_the_database(url: str, expected: str) -> None:
+    assert database(url) == expected
 
 
-def test_what_the_url_leaves_open_is_in_libpq_s_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libpq_variables_complete_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHOST", "db.example")
     monkeypatch.setenv("PGPORT", "6432")
     monkeypatch.setenv("PGDATABASE", "clinic")
@@ -95,7 +95,7 @@ def test_what_the_url_leaves_open_is_in_libpq_s_variables(monkeypatch: pytest.Mo
     assert database("host=other port=1 dbname=theirs") == "theirs at other:1"
 
 
-def test_serve_prints_that_line_and_nothing_more_on_stdout() -> None:
+def test_serve_prints_only_this_line_on_stdout() -> None:
     command = (str(COMMAND), "serve", "--listen", "127.0.0.1:0")
     with subprocess.Popen(
         command,

@@ -1,4 +1,4 @@
-"""``/`` and ``/docs``: where they lead, what is served and what is not, and that nobody pays for it."""
+"""``/``, ``/openapi.json`` and ``/docs``: redirects, links, files, caching and security headers."""
 
 import logging
 from urllib.parse import urljoin
@@ -12,20 +12,20 @@ from tests.support.tokens import SECRET, detail
 
 ASSETS = ["docs.css", "docs.js", "favicon-32x32.png", "swagger-ui.css", "swagger-ui-bundle.js"]
 PATHS = ["/", "/openapi.json", "/docs", *(f"/docs/{name}" for name in ASSETS)]
-FROM_A_BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+BROWSER_ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
 
 @pytest.fixture(scope="module", params=[{}, {"MEDMITRA_JWT_SECRET": SECRET}], ids=["no tokens", "tokens"])
 def client(request: pytest.FixtureRequest) -> FlaskClient:
-    """A client of a service that has no database, and of one that asks for tokens, too."""
+    """Return a client of a service that has no database, with and without required tokens."""
     return create_app(factories.settings("postgresql://127.0.0.1:1/nowhere", **request.param)).test_client()
 
 
-@pytest.mark.parametrize("accept", [FROM_A_BROWSER, "text/html", "text/*, application/json;q=0.9"])
-def test_a_person_is_sent_to_the_page(client: FlaskClient, accept: str) -> None:
+@pytest.mark.parametrize("accept", [BROWSER_ACCEPT, "text/html", "text/*, application/json;q=0.9"])
+def test_the_root_redirects_browsers_to_the_page(client: FlaskClient, accept: str) -> None:
     response = client.get("/", headers={"Accept": accept})
     assert (response.status_code, response.data) == (302, b"")
-    # Relative: a proxy may show the service below a path that it does not know.
+    # Relative, because a proxy may publish the service below a path that the service does not know.
     assert response.headers["Location"] == "docs"
     assert response.headers["Vary"] == "Accept"
 
@@ -33,7 +33,7 @@ def test_a_person_is_sent_to_the_page(client: FlaskClient, accept: str) -> None:
 @pytest.mark.parametrize(
     "accept", ["*/*", "application/json", "application/json, text/html;q=0.9", "x", None]
 )
-def test_a_program_is_told_where_things_are(client: FlaskClient, accept: str | None) -> None:
+def test_the_root_returns_links_to_other_clients(client: FlaskClient, accept: str | None) -> None:
     response = client.get("/", headers={"Accept": accept} if accept else {})
     assert response.status_code == 200
     assert response.content_type == "application/json"
@@ -44,12 +44,12 @@ def test_a_program_is_told_where_things_are(client: FlaskClient, accept: str | N
         "links": {"cases": "cases/all_cases", "docs": "docs", "openapi": "openapi.json"},
     }
     targets = {name: urljoin("/", link) for name, link in response.get_json()["links"].items()}
-    found = {name: client.get(target).status_code for name, target in targets.items()}
-    assert found in ({"cases": status, "docs": 200, "openapi": 200} for status in (400, 401))
+    statuses = {name: client.get(target).status_code for name, target in targets.items()}
+    assert statuses in ({"cases": status, "docs": 200, "openapi": 200} for status in (400, 401))
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_it_is_asked_for_anew_and_comes_when_it_is_new(client: FlaskClient, path: str) -> None:
+def test_caches_must_revalidate(client: FlaskClient, path: str) -> None:
     response = client.get(path)
     assert response.status_code == 200
     assert response.headers["Cache-Control"] == "no-cache"
@@ -58,7 +58,7 @@ def test_it_is_asked_for_anew_and_comes_when_it_is_new(client: FlaskClient, path
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_it_can_be_read_and_nothing_else(client: FlaskClient, path: str) -> None:
+def test_only_get_and_head_are_allowed(client: FlaskClient, path: str) -> None:
     head = client.head(path)
     assert (head.status_code, head.data) == (200, b"")
     assert head.headers["Content-Length"] == str(len(client.get(path).data))
@@ -67,7 +67,7 @@ def test_it_can_be_read_and_nothing_else(client: FlaskClient, path: str) -> None
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_it_leaves_no_line_in_the_audit(
+def test_requests_write_no_line_to_the_audit(
     client: FlaskClient, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "medmitra_cases.audit"):
@@ -75,7 +75,7 @@ def test_it_leaves_no_line_in_the_audit(
     assert caplog.records == []
 
 
-def test_a_slash_at_the_end_leads_to_the_page(client: FlaskClient) -> None:
+def test_a_trailing_slash_redirects_to_the_page(client: FlaskClient) -> None:
     response = client.get("/docs/")
     assert (response.status_code, response.headers["Location"]) == (308, "../docs")
 
@@ -93,7 +93,7 @@ def test_no_other_file_is_served(client: FlaskClient, name: str) -> None:
     assert "not found" in detail(response)
 
 
-def test_the_page_alone_may_do_something_and_only_here(client: FlaskClient) -> None:
+def test_only_the_page_may_load_files_of_its_origin(client: FlaskClient) -> None:
     (policy,) = client.get("/docs").headers.getlist("Content-Security-Policy")
     rules = dict(rule.split(maxsplit=1) for rule in policy.split(";"))
     assert rules.pop("img-src") == "'self' data:"
@@ -108,17 +108,17 @@ def test_the_page_alone_may_do_something_and_only_here(client: FlaskClient) -> N
             assert "'self'" not in policy
 
 
-def test_nothing_stands_in_the_page_itself(client: FlaskClient) -> None:
+def test_the_page_has_no_inline_styles_or_scripts(client: FlaskClient) -> None:
     page = client.get("/docs").text
     assert "<style" not in page
     assert "></script>" in page
     assert page.count("<script src=") == page.count("<script")
-    assert "//" not in page  # nothing of another host
+    assert "//" not in page  # no URL of another host
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_off_it_is_not_there(path: str) -> None:
+def test_the_paths_do_not_exist_if_docs_are_off(path: str) -> None:
     app = create_app(factories.settings("postgresql://127.0.0.1:1/nowhere", MEDMITRA_DOCS="0"))
-    response = app.test_client().get(path, headers={"Accept": FROM_A_BROWSER})
+    response = app.test_client().get(path, headers={"Accept": BROWSER_ACCEPT})
     assert response.status_code == 404
     assert "not found" in detail(response)

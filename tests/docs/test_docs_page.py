@@ -1,4 +1,4 @@
-"""The page ``/docs`` as a person sees it, in a browser."""
+"""The page ``/docs`` in a browser."""
 
 import threading
 from collections.abc import Iterator
@@ -27,14 +27,14 @@ pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=
 
 @pytest.fixture
 def published_cases(database: CasesDatabase) -> CasesDatabase:
-    """The database with the published example in it."""
+    """Return the database with the cases of the published example."""
     database.add(*contract.EXAMPLE["cases"])
     return database
 
 
 @contextmanager
 def serving(database: CasesDatabase, **variables: str) -> Iterator[str]:
-    """The running service; yields its address."""
+    """Run the service, and yield its address."""
     with serve(database.service_dsn, **variables) as server:
         yield f"http://{server.host}:{server.port}"
 
@@ -44,15 +44,15 @@ def execute(page: Page) -> None:
 
 
 def assert_shown(page: Page, *texts: str) -> None:
-    """Assert that the answer to what was executed is in sight, and has these texts."""
-    answer = page.locator(".live-responses-table")
+    """Assert that the response is visible and contains these texts."""
+    response = page.locator(".live-responses-table")
     for text in texts:
-        expect(answer).to_contain_text(text)
-    expect(answer.locator("tbody .response-col_status")).to_be_in_viewport()
+        expect(response).to_contain_text(text)
+    expect(response.locator("tbody .response-col_status")).to_be_in_viewport()
 
 
-def assert_at_home(visited: Visit, address: str) -> None:
-    """Assert that the page asked nobody else for anything, and had nothing to complain of."""
+def assert_same_origin(visited: Visit, address: str) -> None:
+    """Assert that all requests went to the service, and that the console has no errors."""
     assert visited.complaints == []
     assert {request.url.startswith(f"{address}/") for request in visited.requests} == {True}
 
@@ -72,18 +72,18 @@ def width(page: Page) -> int:
     return found
 
 
-def test_it_shows_the_endpoint_and_its_answer(browser: Browser, published_cases: CasesDatabase) -> None:
+def test_the_page_shows_endpoint_and_response(browser: Browser, published_cases: CasesDatabase) -> None:
     with serving(published_cases) as address, visit(browser) as visited:
         page = visited.page
         page.goto(f"{address}/")
         expect(page).to_have_title("MedMitra cases: the API")
-        for seen in (
+        for element in (
             page.get_by_role("heading", name="MedMitra cases"),
             page.locator(".opblock-get").get_by_text("/cases/all_cases"),
             page.get_by_placeholder("user_id"),
             page.get_by_role("button", name="Execute"),
         ):
-            expect(seen).to_be_in_viewport()
+            expect(element).to_be_in_viewport()
         expect(page.get_by_placeholder("user_id")).to_have_value(contract.USER_ID)
         expect(page.get_by_role("button", name="Authorize")).to_have_count(0)
 
@@ -96,10 +96,10 @@ def test_it_shows_the_endpoint_and_its_answer(browser: Browser, published_cases:
         execute(page)
         assert_shown(page, "x-total-count: 1", NAMES[1])
         expect(page.locator(".live-responses-table")).not_to_contain_text(NAMES[0])
-        assert_at_home(visited, address)
+        assert_same_origin(visited, address)
 
 
-def test_whoever_has_a_token_can_try_it_out(browser: Browser, published_cases: CasesDatabase) -> None:
+def test_the_page_sends_the_entered_token(browser: Browser, published_cases: CasesDatabase) -> None:
     token = mint_token(factories.settings("dbname=postgres", **TOKENS), contract.USER_ID, minutes=5)
     with serving(published_cases, **TOKENS) as address, visit(browser) as visited:
         page = visited.page
@@ -112,10 +112,10 @@ def test_whoever_has_a_token_can_try_it_out(browser: Browser, published_cases: C
         execute(page)
         assert_shown(page, "200", *NAMES)
         assert visited.requests[-1].headers["authorization"] == f"Bearer {token}"
-        assert_at_home(visited, address)
+        assert_same_origin(visited, address)
 
 
-def test_a_value_that_is_not_as_it_must_be_is_shown(browser: Browser, published_cases: CasesDatabase) -> None:
+def test_the_page_focuses_an_invalid_value(browser: Browser, published_cases: CasesDatabase) -> None:
     with serving(published_cases) as address, visit(browser, **PHONE) as visited:
         page = visited.page
         page.goto(f"{address}/docs")
@@ -129,10 +129,10 @@ def test_a_value_that_is_not_as_it_must_be_is_shown(browser: Browser, published_
         date.fill("2026-03-04")
         execute(page)
         assert_shown(page, "200", NAMES[0])
-        assert_at_home(visited, address)
+        assert_same_origin(visited, address)
 
 
-def test_what_is_focused_is_in_sight(browser: Browser, published_cases: CasesDatabase) -> None:
+def test_the_focused_element_is_not_covered(browser: Browser, published_cases: CasesDatabase) -> None:
     with (
         serving(published_cases) as address,
         visit(browser, viewport={"width": 1280, "height": 800}) as visited,
@@ -145,13 +145,13 @@ def test_what_is_focused_is_in_sight(browser: Browser, published_cases: CasesDat
             assert lower_edge(page, ":focus") <= upper_edge(page, ".opblock-get .execute-wrapper")
 
 
-def test_it_is_dark_where_all_is_dark(browser: Browser, published_cases: CasesDatabase) -> None:
+def test_the_page_follows_the_dark_colour_scheme(browser: Browser, published_cases: CasesDatabase) -> None:
     with serving(published_cases) as address, visit(browser, color_scheme="dark") as visited:
         visited.page.goto(f"{address}/docs")
         expect(visited.page.locator("html")).to_have_class("dark-mode")
 
 
-def test_on_a_phone_the_answer_to_head_is_shown_too(browser: Browser, published_cases: CasesDatabase) -> None:
+def test_a_phone_shows_the_response_to_head(browser: Browser, published_cases: CasesDatabase) -> None:
     with serving(published_cases) as address, visit(browser, **PHONE) as visited:
         page = visited.page
         page.goto(f"{address}/docs")
@@ -163,7 +163,7 @@ def test_on_a_phone_the_answer_to_head_is_shown_too(browser: Browser, published_
         expect(head.locator(".live-responses-table tbody .response-col_status")).to_be_in_viewport()
 
 
-def test_on_a_phone_nothing_sticks_out(browser: Browser, published_cases: CasesDatabase) -> None:
+def test_the_page_fits_the_width_of_a_phone(browser: Browser, published_cases: CasesDatabase) -> None:
     published_cases.add(case(user_id=contract.USER_ID, case_summary="x" * 500))
     with serving(published_cases) as address, visit(browser, **PHONE) as visited:
         page = visited.page
@@ -173,10 +173,10 @@ def test_on_a_phone_nothing_sticks_out(browser: Browser, published_cases: CasesD
         execute(page)
         assert_shown(page, "200", *NAMES)
         assert width(page) == 375
-        assert_at_home(visited, address)
+        assert_same_origin(visited, address)
 
 
-def test_below_a_path_of_a_proxy(browser: Browser, published_cases: CasesDatabase) -> None:
+def test_the_page_works_below_a_path_of_a_proxy(browser: Browser, published_cases: CasesDatabase) -> None:
     app = create_app(factories.settings(published_cases.service_dsn))
     server = make_server(
         "127.0.0.1", 0, DispatcherMiddleware(NotFound(), {"/clinic/api": app}), threaded=True
@@ -189,7 +189,7 @@ def test_below_a_path_of_a_proxy(browser: Browser, published_cases: CasesDatabas
             visited.page.goto(f"{address}/")
             execute(visited.page)
             assert_shown(visited.page, "200", *NAMES)
-            assert_at_home(visited, address)
+            assert_same_origin(visited, address)
     finally:
         server.shutdown()
         thread.join()

@@ -1,4 +1,4 @@
-"""``/openapi.json`` says what the service does: all of it, and nothing else."""
+"""``/openapi.json`` describes exactly what the service does."""
 
 import json
 import re
@@ -22,18 +22,18 @@ from tests.support.processes import Running, serve
 from tests.support.tokens import SECRET, bearer, issued
 
 URL = "/cases/all_cases"
-ASKED = f"{URL}?user_id={DOCTOR}"
+TARGET = f"{URL}?user_id={DOCTOR}"
 
 TOKENS = {"MEDMITRA_JWT_SECRET": SECRET}
 DOCUMENT = openapi(needs_tokens=True)
 GET, HEAD = (DOCUMENT["paths"][URL][method] for method in ("get", "head"))
 
-# Of HTTP itself (RFC 9110, RFC 9112); OpenAPI wants Content-Type left out.
-NOT_TO_BE_DOCUMENTED = {"content-type", "content-length", "transfer-encoding", "connection", "date"}
+# Headers of HTTP itself (RFC 9110, RFC 9112). OpenAPI excludes Content-Type.
+UNDOCUMENTED_HEADERS = {"content-type", "content-length", "transfer-encoding", "connection", "date"}
 
 
 def resolved(described: dict[str, Any]) -> dict[str, Any]:
-    """A part of the document, or what it refers to."""
+    """Return the part of the document, or the part that its ``$ref`` names."""
     if "$ref" not in described:
         return described
     part: dict[str, Any] = DOCUMENT
@@ -43,50 +43,50 @@ def resolved(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def body_errors(response: dict[str, Any], body: Any) -> list[str]:
-    """What is wrong with a body, compared with how the document describes it."""
+    """Return the errors of a body against the schema of the document."""
     schema = {**response["content"]["application/json"]["schema"], "components": DOCUMENT["components"]}
     return [error.message for error in OAS31Validator(schema).iter_errors(body)]
 
 
 @pytest.mark.parametrize("needs_tokens", [True, False])
-def test_it_is_valid(needs_tokens: bool) -> None:
+def test_the_document_is_valid(needs_tokens: bool) -> None:
     document = json.loads(json.dumps(openapi(needs_tokens=needs_tokens)))
     assert next(iter(document.items()))[0] == "openapi"
     assert document["openapi"].startswith("3.1.")
-    assert "(?P" not in json.dumps(document)  # a pattern as Python alone has it
+    assert "(?P" not in json.dumps(document)  # the syntax of named groups in Python only
     assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
 
 
-def test_it_can_be_asked_for(client: FlaskClient) -> None:
+def test_the_service_serves_the_document(client: FlaskClient) -> None:
     response = client.get("/openapi.json")
     assert response.status_code == 200
     assert response.content_type == "application/json"
     assert response.get_json() == openapi(needs_tokens=False)
     assert response.get_json()["info"]["version"] == __version__
-    known = {"If-None-Match": response.headers["ETag"]}
-    assert client.get("/openapi.json", headers=known).status_code == 304
+    headers = {"If-None-Match": response.headers["ETag"]}
+    assert client.get("/openapi.json", headers=headers).status_code == 304
 
 
 @pytest.mark.parametrize("operation", [GET, HEAD], ids=["GET", "HEAD"])
-def test_every_name_that_the_service_takes_is_there(operation: dict[str, Any]) -> None:
-    taken = [each for each in operation["parameters"] if each["in"] == "query"]
-    names = [name for each in taken for name in (each["name"], each.get("x-alias")) if name]
+def test_the_document_has_every_parameter_and_alias(operation: dict[str, Any]) -> None:
+    parameters = [each for each in operation["parameters"] if each["in"] == "query"]
+    names = [name for each in parameters for name in (each["name"], each.get("x-alias")) if name]
     assert sorted(names) == sorted(OPTIONAL_NAMES | {"user_id"})
-    assert all(f"`{each['x-alias']}`" in each["description"] for each in taken if "x-alias" in each)
+    assert all(f"`{each['x-alias']}`" in each["description"] for each in parameters if "x-alias" in each)
     assert [each["name"] for each in operation["parameters"] if each.get("required")] == ["user_id"]
     assert {each["name"] for each in operation["parameters"] if each["in"] == "header"} == {"If-None-Match"}
 
 
-def test_of_the_parameters_a_page_fills_in_the_doctor_alone() -> None:
-    filled = {
+def test_only_user_id_has_an_example() -> None:
+    examples = {
         each["name"]: each.get("example")
         for each in GET["parameters"]
         if {"example", "examples", "default"} & {*each, *each["schema"]}
     }
-    assert filled == {"user_id": DOCTOR}
+    assert examples == {"user_id": DOCTOR}
 
 
-def test_the_rules_are_those_of_the_fields() -> None:
+def test_parameters_have_the_rules_of_their_fields() -> None:
     schemas = {each["name"]: each["schema"] for each in GET["parameters"]}
     assert schemas["limit"] == {"type": "integer", "minimum": 1, "maximum": 1_000}
     assert schemas["sort_order"] == {"type": "string", "enum": ["asc", "desc"]}
@@ -95,47 +95,47 @@ def test_the_rules_are_those_of_the_fields() -> None:
     assert not re.search(schemas["user_id"]["pattern"], f"x{DOCTOR}")
 
 
-def test_a_case_has_the_nine_keys_in_their_order() -> None:
+def test_a_case_has_the_nine_keys_in_order() -> None:
     schema = DOCUMENT["components"]["schemas"]["Case"]
     assert tuple(schema["properties"]) == KEYS
     assert sorted(schema["required"]) == sorted(KEYS)
     assert schema["additionalProperties"] is False
 
 
-def test_the_example_is_the_published_one() -> None:
+def test_the_example_is_the_published_example() -> None:
     example = GET["responses"]["200"]["content"]["application/json"]["example"]
     assert example == json.loads(PUBLISHED.read_text())
     assert body_errors(GET["responses"]["200"], example) == []
 
 
-def of_the_page(section: str) -> str:
-    """A section of docs/api.md."""
+def api_page_section(section: str) -> str:
+    """Return a section of docs/api.md."""
     _, heading, rest = (DOCS / "api.md").read_text().partition(f"\n## {section}\n")
     assert heading
     return rest.partition("\n## ")[0]
 
 
-def test_the_page_has_every_parameter_and_the_readme_their_names() -> None:
-    cells = re.findall(r"^\| (`.+?) \|", of_the_page("Parameters"), re.MULTILINE)
+def test_the_api_page_and_the_readme_list_every_parameter() -> None:
+    cells = re.findall(r"^\| (`.+?) \|", api_page_section("Parameters"), re.MULTILINE)
     assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(OPTIONAL_NAMES)
     listed = README.read_text().partition("\nOptional parameters: ")[2].partition("\n\n")[0]
     parameters = [each["name"] for each in GET["parameters"] if each["in"] == "query"]
     assert re.findall(r"`(\w+)`", listed) == [name for name in parameters if name != "user_id"]
 
 
-def test_the_page_has_the_nine_keys_in_their_order() -> None:
+def test_the_api_page_lists_the_nine_keys_in_order() -> None:
     table = (DOCS / "api.md").read_text().partition("\n## ")[0]
     assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == KEYS
 
 
-def test_the_statuses_are_those_of_the_page() -> None:
-    rows = re.findall(r"^\| ([0-9, ]+) \|", of_the_page("Errors"), re.MULTILINE)
+def test_the_document_has_the_statuses_of_the_api_page() -> None:
+    rows = re.findall(r"^\| ([0-9, ]+) \|", api_page_section("Errors"), re.MULTILINE)
     listed = {status for row in rows for status in row.split(", ")}
-    # A path that is not there and a method that is not taken are in no description of those that are.
+    # The document describes only existing paths and methods, so it has no 404 and no 405.
     assert {*GET["responses"]} == {*HEAD["responses"]} == (listed - {"404", "405"}) | {"200", "304"}
 
 
-def test_tokens_are_documented_where_they_are_asked_for() -> None:
+def test_tokens_are_documented_if_they_are_required() -> None:
     ((name, scheme),) = DOCUMENT["components"]["securitySchemes"].items()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     assert GET["security"] == HEAD["security"] == [{name: []}]
@@ -147,46 +147,46 @@ def test_tokens_are_documented_where_they_are_asked_for() -> None:
         assert not {"401", "403"} & {*operation["responses"]}
 
 
-def test_what_pages_of_other_origins_may_read_is_documented() -> None:
+def test_headers_that_cors_exposes_are_documented() -> None:
     assert {*cors.EXPOSED_HEADERS} <= {*GET["responses"]["200"]["headers"]}
 
 
 @pytest.fixture(scope="module")
 def server(layout_database: CasesDatabase) -> Iterator[Running]:
     layout_database.clear()
-    layout_database.add(case(), case(), case(**EMPTY))
+    layout_database.add(case(), case(), case(**NULLS))
     with serve(layout_database.service_dsn, **TOKENS) as server:
         yield server
 
 
-MINE = bearer(mint_token(factories.settings("dbname=postgres", **TOKENS), DOCTOR, minutes=1_440))
-# What whoever writes a row may leave empty.
-EMPTY = dict.fromkeys(("case_summary", "status", "created_at", "updated_at"))
+OWN_TOKEN = bearer(mint_token(factories.settings("dbname=postgres", **TOKENS), DOCTOR, minutes=1_440))
+# The columns that can be NULL.
+NULLS = dict.fromkeys(("case_summary", "status", "created_at", "updated_at"))
 
-ANSWERS: dict[str, tuple[str, dict[str, str], int]] = {
-    "cases": (ASKED, MINE, 200),
-    "a page": (f"{ASKED}&limit=2", MINE, 200),
-    "nothing new": (f"{ASKED}&limit=2", {**MINE, "If-None-Match": "*"}, 304),
-    "no doctor": (URL, MINE, 400),
-    "no token": (ASKED, {}, 401),
-    "an old token": (ASKED, bearer(issued(exp=1)), 401),
-    "another doctor": (ASKED[:-1] + "7", MINE, 403),
-    "a long body": (ASKED, {**MINE, "Content-Length": "65537"}, 413),
-    "a long header": (ASKED, {**MINE, "X": "x" * 262_144}, 431),
-    "an encoding": (ASKED, {**MINE, "Transfer-Encoding": "gzip"}, 501),
+REQUESTS: dict[str, tuple[str, dict[str, str], int]] = {
+    "cases": (TARGET, OWN_TOKEN, 200),
+    "a page": (f"{TARGET}&limit=2", OWN_TOKEN, 200),
+    "not modified": (f"{TARGET}&limit=2", {**OWN_TOKEN, "If-None-Match": "*"}, 304),
+    "no user_id": (URL, OWN_TOKEN, 400),
+    "no token": (TARGET, {}, 401),
+    "an expired token": (TARGET, bearer(issued(exp=1)), 401),
+    "another doctor": (TARGET[:-1] + "7", OWN_TOKEN, 403),
+    "a long body": (TARGET, {**OWN_TOKEN, "Content-Length": "65537"}, 413),
+    "a long header": (TARGET, {**OWN_TOKEN, "X": "x" * 262_144}, 431),
+    "an unknown transfer coding": (TARGET, {**OWN_TOKEN, "Transfer-Encoding": "gzip"}, 501),
 }
 
 
 @pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize(("target", "headers", "status"), ANSWERS.values(), ids=ANSWERS)
-def test_answers_are_as_documented(
+@pytest.mark.parametrize(("target", "headers", "status"), REQUESTS.values(), ids=REQUESTS)
+def test_responses_match_the_document(
     server: Running, target: str, headers: dict[str, str], status: int, method: str
 ) -> None:
-    answer, body = server.get(target, method, **headers)
-    assert answer.status == status
+    response, body = server.get(target, method, **headers)
+    assert response.status == status
     described = DOCUMENT["paths"][URL][method.lower()]["responses"][str(status)]
-    sent = {name.lower() for name in answer.headers} - NOT_TO_BE_DOCUMENTED
+    sent = {name.lower() for name in response.headers} - UNDOCUMENTED_HEADERS
     documented = {name.lower(): resolved(header) for name, header in described["headers"].items()}
     assert sent <= {*documented}
     assert {name for name, header in documented.items() if header.get("required")} <= sent
@@ -197,17 +197,15 @@ def test_answers_are_as_documented(
 
 
 @pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
-def test_the_examples_of_errors_are_what_the_service_says(
-    server: Running, client_without_database: FlaskClient
-) -> None:
-    said = {
+def test_examples_of_errors_are_real_responses(server: Running, client_without_database: FlaskClient) -> None:
+    errors = {
         (str(status), server.get(target, **headers)[1].decode())
-        for target, headers, status in ANSWERS.values()
+        for target, headers, status in REQUESTS.values()
         if status > 304
     }
-    failed = client_without_database.get(ASKED, headers={"X-Request-ID": "3f9c0a7be1d2485c"})
-    said.add(("500", failed.text))
+    failed = client_without_database.get(TARGET, headers={"X-Request-ID": "3f9c0a7be1d2485c"})
+    errors.add(("500", failed.text))
     for status, response in GET["responses"].items():
         if status not in ("200", "304"):
             example = response["content"]["application/json"]["example"]
-            assert (status, json.dumps(example, separators=(",", ":"))) in said
+            assert (status, json.dumps(example, separators=(",", ":"))) in errors

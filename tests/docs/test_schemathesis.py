@@ -1,4 +1,4 @@
-"""Schemathesis reads what the service says of itself, and holds the running service to it."""
+"""Schemathesis compares the running service with its OpenAPI document."""
 
 import json
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ from tests.support.tokens import SECRET, bearer
 CASES = [case(), case(), case(case_summary=None, status=None, created_at=None, updated_at=None)]
 TOKENS = {"MEDMITRA_JWT_SECRET": SECRET}
 
-# Names that are not documented change nothing, so there is nothing to find in sending some.
+# Parameters that are not documented have no effect, so requests with them would find nothing.
 CONFIG = SchemathesisConfig.from_dict({"generation": {"allow-extra-parameters": False}})
-same_requests_each_time = settings(
+same_requests_each_run = settings(
     max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
@@ -33,7 +33,7 @@ own_table = pytest.mark.parametrize("layout_database", ["own_table"], indirect=T
 
 @contextmanager
 def serving(database: CasesDatabase, document: dict[str, Any], **variables: str) -> Iterator[Running]:
-    """The service with some cases, which says of itself what the test reads."""
+    """Run the service with some cases, and check that it serves this document."""
     database.clear()
     database.add_decoys()
     database.add(*CASES)
@@ -44,22 +44,22 @@ def serving(database: CasesDatabase, document: dict[str, Any], **variables: str)
 
 
 @pytest.fixture(scope="module")
-def open_to_all(layout_database: CasesDatabase) -> Iterator[Running]:
+def without_tokens(layout_database: CasesDatabase) -> Iterator[Running]:
     with serving(layout_database, openapi(needs_tokens=False)) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def asking_for_tokens(layout_database: CasesDatabase) -> Iterator[Running]:
+def with_tokens(layout_database: CasesDatabase) -> Iterator[Running]:
     with serving(layout_database, openapi(needs_tokens=True), **TOKENS) as server:
         yield server
 
 
 def check(case: Case[Any], server: Running, **headers: str) -> None:
-    """Send a request and hold the answer against all that is documented.
+    """Send a request, and compare the response with the document.
 
-    What is fit must be accepted, what is not must be refused. So fit requests name a case that there is, and
-    no 30th of February, which a pattern cannot tell from the 28th.
+    The service must accept valid requests and reject invalid ones. Valid requests must therefore name an
+    existing case, and no 30th of February, which a pattern cannot tell from the 28th.
     """
     assert case.meta is not None
     if case.meta.generation.mode is GenerationMode.POSITIVE:
@@ -67,14 +67,14 @@ def check(case: Case[Any], server: Running, **headers: str) -> None:
         if "after" in case.query:
             case.query["after"] = CASES[0]["case_id"]
         for name in ("start_date", "end_date"):
-            if name in case.query and not is_a_day(case.query[name][:10]):
+            if name in case.query and not is_date(case.query[name][:10]):
                 del case.query[name]
     case.call_and_validate(f"http://{server.host}:{server.port}", headers=headers)
 
 
-def is_a_day(written: str) -> bool:
+def is_date(text: str) -> bool:
     try:
-        date.fromisoformat(written)
+        date.fromisoformat(text)
     except ValueError:
         return False
     return True
@@ -82,16 +82,16 @@ def is_a_day(written: str) -> bool:
 
 @own_table
 @schemathesis.openapi.from_dict(openapi(needs_tokens=False), config=CONFIG).parametrize()
-@same_requests_each_time
-def test_every_answer_is_as_documented(case: Case[Any], open_to_all: Running) -> None:
-    check(case, open_to_all)
+@same_requests_each_run
+def test_every_response_matches_the_document(case: Case[Any], without_tokens: Running) -> None:
+    check(case, without_tokens)
 
 
 @own_table
 @schemathesis.openapi.from_dict(openapi(needs_tokens=True), config=CONFIG).parametrize()
-@same_requests_each_time
-def test_every_answer_is_as_documented_where_tokens_are_asked_for(
-    case: Case[Any], asking_for_tokens: Running
+@same_requests_each_run
+def test_every_response_matches_the_document_if_tokens_are_required(
+    case: Case[Any], with_tokens: Running
 ) -> None:
-    issuer = factories.settings("dbname=postgres", **TOKENS)
-    check(case, asking_for_tokens, **bearer(mint_token(issuer, DOCTOR, minutes=5)))
+    config = factories.settings("dbname=postgres", **TOKENS)
+    check(case, with_tokens, **bearer(mint_token(config, DOCTOR, minutes=5)))

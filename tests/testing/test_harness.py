@@ -1,4 +1,4 @@
-"""The harness, used as other teams do: by pytest, by a script, by a program in any language."""
+"""The test harness as other teams use it: from pytest, from a script, from a program in any language."""
 
 import json
 import os
@@ -46,46 +46,46 @@ CONFTESTS = {
 
 
 def cases_of(medmitra: Harness, user_id: str = DOCTOR, **headers: str) -> Any:
-    answer = requests.get(
+    response = requests.get(
         medmitra.url("/cases/all_cases", user_id=user_id), headers=headers, timeout=TIMEOUT_SECONDS
     )
-    assert answer.status_code == 200, answer.text
-    return answer.json()["cases"]
+    assert response.status_code == 200, response.text
+    return response.json()["cases"]
 
 
-def pytest_run(
+def run_pytest(
     folder: Path, server_dsn: str, *arguments: str, **files: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a suite of another team's, on a server that they have; without one, on an embedded one."""
+    """Run another team's test suite on a Postgres server, or on an embedded one if the DSN is empty."""
     for name, text in files.items():
         (folder / f"{name}.py").write_text(dedent(text))
-    plugins = ("-p", "no:cacheprovider", "-p", "no:schemathesis")  # the latter takes a second to load
+    plugins = ("-p", "no:cacheprovider", "-p", "no:schemathesis")  # schemathesis takes a second to load
     command = (sys.executable, "-m", "pytest", "-W", "error", *plugins, *arguments)
-    named = {TEST_DATABASE_URL: server_dsn}
-    return run_program(command, named, cwd=folder, timeout=4 * TIMEOUT_SECONDS)
+    variables = {TEST_DATABASE_URL: server_dsn}
+    return run_program(command, variables, cwd=folder, timeout=4 * TIMEOUT_SECONDS)
 
 
 def run_script(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a program of another team's, as a terminal would: in a process group of its own."""
+    """Run another team's script in a new session, and so in a new process group, as a terminal does."""
     return run_program([sys.executable, "-c", script], variables, cwd=folder, start_new_session=True)
 
 
 @contextmanager
 def open_transaction(medmitra: Harness) -> Iterator[Connection]:
-    """A transaction that holds all cases."""
+    """Open a transaction that locks all cases."""
     with closing(psycopg2.connect(medmitra.database_url)) as writer:
         execute(writer, "SELECT 1 FROM medmitra.cases FOR UPDATE")
         yield writer
 
 
-class TestTheFixture:
-    def test_a_dashboard_in_two_lines(self, tmp_path: Path) -> None:
-        ended = pytest_run(tmp_path, "", test_dashboard=DASHBOARD)
-        assert ended.returncode == 0, ended.stdout
-        assert "1 passed" in ended.stdout
+class TestFixture:
+    def test_the_example_of_the_readme_passes(self, tmp_path: Path) -> None:
+        result = run_pytest(tmp_path, "", test_dashboard=DASHBOARD)
+        assert result.returncode == 0, result.stdout
+        assert "1 passed" in result.stdout
 
     def test_each_test_has_its_own_cases_on_each_worker(self, server_dsn: str, tmp_path: Path) -> None:
-        crowd = f'{DASHBOARD}\nDOCTOR = "{DOCTOR}"\n' + dedent("""
+        suite = f'{DASHBOARD}\nDOCTOR = "{DOCTOR}"\n' + dedent("""
     import pytest
 
     @pytest.mark.parametrize("count", range(8))
@@ -94,15 +94,15 @@ class TestTheFixture:
         added = [medmitra.add_case(user_id=DOCTOR) for _ in range(count)]
         assert requests.get(medmitra.url("/cases/all_cases", user_id=DOCTOR)).json() == {"cases": added}
 """)
-        ended = pytest_run(tmp_path, server_dsn, "-n2", test_dashboard=crowd)
-        assert ended.returncode == 0, ended.stdout
-        assert "9 passed" in ended.stdout
+        result = run_pytest(tmp_path, server_dsn, "-n2", test_dashboard=suite)
+        assert result.returncode == 0, result.stdout
+        assert "9 passed" in result.stdout
 
     @pytest.mark.parametrize("conftest", CONFTESTS.values(), ids=CONFTESTS)
-    def test_a_conftest_may_choose_the_services_settings(
+    def test_a_conftest_can_change_the_services_settings(
         self, server_dsn: str, tmp_path: Path, conftest: str
     ) -> None:
-        ended = pytest_run(
+        result = run_pytest(
             tmp_path,
             server_dsn,
             conftest=conftest,
@@ -118,10 +118,10 @@ class TestTheFixture:
         assert "expired" in requests.get(url, headers={{"Authorization": f"Bearer {{old}}"}}).json()["detail"]
 """,
         )
-        assert ended.returncode == 0, ended.stdout
+        assert result.returncode == 0, result.stdout
 
-    def test_a_test_that_fails_shows_what_the_service_logged(self, server_dsn: str, tmp_path: Path) -> None:
-        ended = pytest_run(
+    def test_a_failed_test_shows_the_log_of_the_service(self, server_dsn: str, tmp_path: Path) -> None:
+        result = run_pytest(
             tmp_path,
             server_dsn,
             test_dashboard="""
@@ -135,21 +135,21 @@ class TestTheFixture:
         assert False
 """,
         )
-        assert ended.returncode == 1
-        assert '"request_id":"fails"' in ended.stdout
-        assert '"request_id":"passes"' not in ended.stdout
+        assert result.returncode == 1
+        assert '"request_id":"fails"' in result.stdout
+        assert '"request_id":"passes"' not in result.stdout
 
-    def test_a_harness_that_does_not_start_is_told_in_one_line(self, tmp_path: Path) -> None:
-        ended = pytest_run(tmp_path, "postgresql://u:hunter2/x@127.0.0.1/y", test_dashboard=DASHBOARD)
-        assert ended.returncode == 1
-        assert "Error: MEDMITRA_TEST_DATABASE_URL is a URI that cannot be parsed" in ended.stdout
-        assert "hunter2" not in ended.stdout
-        assert "Traceback" not in ended.stdout
+    def test_pytest_reports_a_failed_start_in_one_line(self, tmp_path: Path) -> None:
+        result = run_pytest(tmp_path, "postgresql://u:hunter2/x@127.0.0.1/y", test_dashboard=DASHBOARD)
+        assert result.returncode == 1
+        assert "Error: MEDMITRA_TEST_DATABASE_URL is a URI that cannot be parsed" in result.stdout
+        assert "hunter2" not in result.stdout
+        assert "Traceback" not in result.stdout
 
-    def test_what_a_test_leaves_behind_is_not_the_next_ones_trouble(
+    def test_open_connections_of_a_test_do_not_affect_the_next_test(
         self, server_dsn: str, tmp_path: Path
     ) -> None:
-        ended = pytest_run(
+        result = run_pytest(
             tmp_path,
             server_dsn,
             test_dashboard="""
@@ -160,32 +160,32 @@ class TestTheFixture:
     DOCTOR = "b8acad4b-4944-4d66-b405-de70886e7248"
     kept = []
 
-    def test_that_leaves_an_answer_half_read(medmitra):
+    def test_that_leaves_a_response_half_read(medmitra):
         for _ in range(2_500):
             medmitra.add_case(user_id=DOCTOR, case_summary=10_000 * "x")
         kept.append(requests.get(medmitra.url("/cases/all_cases", user_id=DOCTOR), stream=True))
         assert kept[0].raw.read(100)
 
-    def test_that_leaves_a_transaction(medmitra):
+    def test_that_leaves_a_transaction_open(medmitra):
         kept.append(psycopg2.connect(medmitra.database_url))
         cursor = kept[1].cursor()
         cursor.execute("SELECT count(*) FROM medmitra.cases")
         assert cursor.fetchone() == (0,)
 
-    def test_that_ends_what_it_can(medmitra):
+    def test_that_terminates_other_backends(medmitra):
         cursor = kept[1].cursor()
         cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE pid <> pg_backend_pid() AND datname = current_database()")
 
-    def test_that_has_all_it_needs(medmitra):
+    def test_that_sees_only_its_own_case(medmitra):
         added = medmitra.add_case(user_id=DOCTOR)
         assert requests.get(medmitra.url("/cases/all_cases", user_id=DOCTOR)).json() == {"cases": [added]}
 """,
         )
-        assert ended.returncode == 0, ended.stdout
+        assert result.returncode == 0, result.stdout
 
 
-class TestTheContextManager:
+class TestContextManager:
     def test_a_script_needs_no_pytest(self, tmp_path: Path) -> None:
         script = f"""
 import sys
@@ -198,27 +198,27 @@ with harness() as medmitra:
     print(urlopen(medmitra.url("/cases/all_cases", user_id="{DOCTOR}")).read().decode())
 assert "pytest" not in sys.modules
 """
-        ended = run_script(script, tmp_path, DATABASE_URL="host=nowhere.invalid", MEDMITRA_THREADS="none")
-        assert (ended.returncode, ended.stderr) == (0, "")
-        assert json.loads(ended.stdout)["cases"][0]["patient_name"] == "Ada"
+        result = run_script(script, tmp_path, DATABASE_URL="host=nowhere.invalid", MEDMITRA_THREADS="none")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert json.loads(result.stdout)["cases"][0]["patient_name"] == "Ada"
 
-    def test_what_was_logged_can_be_read(self, medmitra: Harness) -> None:
+    def test_log_returns_only_new_lines(self, medmitra: Harness) -> None:
         cases_of(medmitra, **{"X-Request-ID": "first"})
         assert '"request_id":"first"' in medmitra.log()
         cases_of(medmitra, **{"X-Request-ID": "second"})
         lines = medmitra.log().splitlines()
         assert [json.loads(line)["request_id"] for line in lines] == ["second"]
 
-    def test_threads_may_share_it(self, medmitra: Harness) -> None:
+    def test_threads_can_share_the_harness(self, medmitra: Harness) -> None:
         def work(number: int) -> str:
             added = medmitra.add_case(user_id=DOCTOR, patient_name=f"Patient of {number}")
             return f"{added['patient_name']} {len(medmitra.log())}"
 
         with ThreadPoolExecutor(8) as pool:
-            names = [said.rpartition(" ")[0] for said in pool.map(work, range(100))]
+            names = [text.rpartition(" ")[0] for text in pool.map(work, range(100))]
         assert names == [f"Patient of {number}" for number in range(100)]
 
-    def test_a_call_that_was_interrupted_leaves_nothing_to_the_next(self, medmitra: Harness) -> None:
+    def test_a_call_does_not_get_the_result_of_an_interrupted_call(self, medmitra: Harness) -> None:
         class Interrupted(Exception):
             pass
 
@@ -226,18 +226,18 @@ assert "pytest" not in sys.modules
             raise Interrupted
 
         case_id = medmitra.add_case(user_id=DOCTOR)["case_id"]
-        before = signal.signal(signal.SIGALRM, interrupt)
+        previous_handler = signal.signal(signal.SIGALRM, interrupt)
         try:
             with open_transaction(medmitra):
                 signal.setitimer(signal.ITIMER_REAL, 0.2)
                 with pytest.raises(Interrupted):
                     medmitra.update_case(case_id, status="interrupted")
         finally:
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGALRM, previous_handler)
         assert medmitra.add_case(user_id=DOCTOR, patient_name="Next")["patient_name"] == "Next"
         assert medmitra.log().count("failed") == 0
 
-    def test_a_process_that_forked_off_is_told(self) -> None:
+    def test_a_forked_process_gets_an_error(self) -> None:
         with harness() as medmitra:
             reader, writer = os.pipe()
             child = os.fork()
@@ -248,16 +248,16 @@ assert "pytest" not in sys.modules
                     os.write(writer, str(error).encode())
                 signal.pause()
             assert b"only the process that started" in os.read(reader, 1_000)
-        # It has ended all the same, though the child holds its stdin open; else it would have been killed.
+        # The child holds the stdin of the harness open. A harness that had to be killed raises HarnessError.
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
-    def test_what_a_test_calls_its_modules_is_its_own_business(self, server_dsn: str, tmp_path: Path) -> None:
+    def test_modules_of_a_suite_do_not_affect_the_harness(self, server_dsn: str, tmp_path: Path) -> None:
         files = {"click": "raise SystemExit(1)", "resource": "print('noise')"}
-        ended = pytest_run(tmp_path, server_dsn, **files, test_dashboard=DASHBOARD)
-        assert ended.returncode == 0, ended.stdout
+        result = run_pytest(tmp_path, server_dsn, **files, test_dashboard=DASHBOARD)
+        assert result.returncode == 0, result.stdout
 
-    def test_ctrl_c_is_for_the_tests(self, server_dsn: str, tmp_path: Path) -> None:
+    def test_ctrl_c_interrupts_only_the_tests(self, server_dsn: str, tmp_path: Path) -> None:
         script = f"""
 import os, signal
 from medmitra_cases.testing import harness
@@ -268,24 +268,24 @@ with harness() as medmitra:
     except KeyboardInterrupt:
         print(medmitra.add_case(user_id="{DOCTOR}")["user_id"])
 """
-        ended = run_script(script, tmp_path, MEDMITRA_TEST_DATABASE_URL=server_dsn)
-        assert (ended.stdout, ended.stderr) == (f"{DOCTOR}\n", "")
+        result = run_script(script, tmp_path, MEDMITRA_TEST_DATABASE_URL=server_dsn)
+        assert (result.stdout, result.stderr) == (f"{DOCTOR}\n", "")
 
-    def test_a_setting_that_is_wrong_is_said(self) -> None:
+    def test_the_error_names_an_invalid_setting(self) -> None:
         with (
             pytest.raises(HarnessError, match=r"Error: MEDMITRA_THREADS must be a number$"),
             harness({"MEDMITRA_THREADS": "many"}),
         ):
             pass
 
-    def test_it_is_said_that_it_has_ended(self) -> None:
+    def test_a_call_after_the_end_raises_an_error(self) -> None:
         with harness() as medmitra:
             pass
-        for act in (medmitra.clear, lambda: medmitra.add_case(user_id=DOCTOR)):
+        for call in (medmitra.clear, lambda: medmitra.add_case(user_id=DOCTOR)):
             with pytest.raises(HarnessError, match="the harness has ended"):
-                act()
+                call()
 
-    def test_a_named_server_is_left_as_it_was(self, server_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_named_server_keeps_no_database(self, server_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MEDMITRA_TEST_DATABASE_URL", server_dsn)
         with closing(psycopg2.connect(server_dsn)) as server:
             server.autocommit = True
@@ -298,7 +298,7 @@ with harness() as medmitra:
 
 
 class TestCases:
-    def test_a_case_comes_back_as_the_service_answers_with_it(self, medmitra: Harness) -> None:
+    def test_add_case_returns_the_case_of_the_response(self, medmitra: Harness) -> None:
         first = medmitra.add_case(user_id=DOCTOR)
         second = medmitra.add_case(user_id=uuid.UUID(DOCTOR))
         medmitra.add_case(user_id=uuid.uuid4())
@@ -307,7 +307,7 @@ class TestCases:
         assert (first["status"], first["case_summary"]) == ("pending", None)
         assert first["patient_name"] != second["patient_name"]
 
-    def test_every_key_may_be_given(self, medmitra: Harness) -> None:
+    def test_add_case_accepts_every_key(self, medmitra: Harness) -> None:
         india = timezone(timedelta(hours=5, minutes=30))
         case = medmitra.add_case(
             case_id=uuid.UUID(int=7),
@@ -326,7 +326,7 @@ class TestCases:
         ]
         assert cases_of(medmitra) == [case]
 
-    def test_a_case_gets_on(self, medmitra: Harness) -> None:
+    def test_update_case_changes_and_returns_the_case(self, medmitra: Harness) -> None:
         case = medmitra.add_case(user_id=DOCTOR)
         changed = medmitra.update_case(case["case_id"], status="completed", case_summary="All is well.")
         assert cases_of(medmitra) == [changed]
@@ -338,13 +338,13 @@ class TestCases:
         }
         assert changed["updated_at"] > case["updated_at"]
 
-    def test_clear_leaves_nothing(self, medmitra: Harness) -> None:
+    def test_clear_deletes_all_cases(self, medmitra: Harness) -> None:
         medmitra.add_case(user_id=DOCTOR)
         medmitra.clear()
         assert cases_of(medmitra) == []
 
     @pytest.mark.parametrize(
-        ("values", "said"),
+        ("values", "message"),
         [
             ({"user_id": "me"}, "user_id must be a UUID"),
             ({"user_id": DOCTOR, "case_id": 7}, "case_id"),
@@ -357,23 +357,23 @@ class TestCases:
             ({"user_id": DOCTOR, "patient_name": None}, "patient_name"),
         ],
     )
-    def test_a_case_that_cannot_be_is_refused(
-        self, medmitra: Harness, values: dict[str, Any], said: str
+    def test_add_case_rejects_invalid_values(
+        self, medmitra: Harness, values: dict[str, Any], message: str
     ) -> None:
-        with pytest.raises(HarnessError, match=said) as refused:
+        with pytest.raises(HarnessError, match=message) as raised:
             medmitra.add_case(**values)
-        assert "\n" not in str(refused.value)
-        assert medmitra.add_case(user_id=DOCTOR)["user_id"] == DOCTOR  # it goes on
+        assert "\n" not in str(raised.value)
+        assert medmitra.add_case(user_id=DOCTOR)["user_id"] == DOCTOR  # the harness still works
 
-    def test_no_case_is_changed_that_is_not_there(self, medmitra: Harness) -> None:
+    def test_update_case_rejects_an_unknown_case_id(self, medmitra: Harness) -> None:
         with pytest.raises(HarnessError, match="no case has this case_id"):
             medmitra.update_case(uuid.uuid4(), status="completed")
 
-    def test_a_token_takes_a_secret(self, medmitra: Harness) -> None:
+    def test_token_requires_a_secret(self, medmitra: Harness) -> None:
         with pytest.raises(HarnessError, match="MEDMITRA_JWT_SECRET is not set"):
             medmitra.token(DOCTOR)
 
-    def test_cases_that_a_transaction_holds_are_named_as_such(self, medmitra: Harness) -> None:
+    def test_clear_reports_locked_cases(self, medmitra: Harness) -> None:
         medmitra.add_case(user_id=DOCTOR)
         with (
             open_transaction(medmitra),
@@ -381,14 +381,14 @@ class TestCases:
         ):
             medmitra.clear()
 
-    def test_the_database_is_there_for_the_rest(self, medmitra: Harness) -> None:
+    def test_database_url_accepts_other_statements(self, medmitra: Harness) -> None:
         medmitra.add_case(user_id=DOCTOR)
         with closing(psycopg2.connect(medmitra.database_url)) as owner:
             owner.autocommit = True
             execute(owner, "DELETE FROM medmitra.cases")
         assert cases_of(medmitra) == []
 
-    def test_an_address_is_quoted(self, medmitra: Harness) -> None:
+    def test_url_encodes_the_query(self, medmitra: Harness) -> None:
         url = medmitra.url("/cases/all_cases", user_id=uuid.UUID(DOCTOR), search="chest pain & more", limit=5)
         assert url == (
             f"{medmitra.base_url}/cases/all_cases?user_id={DOCTOR}&search=chest+pain+%26+more&limit=5"
@@ -398,7 +398,7 @@ class TestCases:
 
 @pytest.fixture(scope="module")
 def strict_server() -> Iterator[str]:
-    """A server of another team's: it asks for passwords, is in India, and of no particular encoding."""
+    """Run another team's server, which requires passwords and has the time zone Asia/Kolkata."""
     with open_folder() as folder, embedded_postgres(folder) as dsn:
         with closing(psycopg2.connect(dsn)) as admin:
             admin.autocommit = True
@@ -423,8 +423,8 @@ def is_refused(dsn: str) -> bool:
     return False
 
 
-class TestAServerThatIsNamed:
-    def test_it_may_ask_for_passwords_and_be_anywhere(self, strict_server: str) -> None:
+class TestNamedServer:
+    def test_it_can_require_passwords_and_have_any_time_zone(self, strict_server: str) -> None:
         with harness({TEST_DATABASE_URL: strict_server}) as medmitra:
             medmitra.add_case(user_id=DOCTOR, patient_name="Zoë", created_at="2026-03-04T10:30:00")
             (case,) = cases_of(medmitra)
@@ -435,9 +435,7 @@ class TestAServerThatIsNamed:
             assert execute(server, "SELECT 1 FROM pg_database WHERE datname = %s", [name]) == []
         left_open.close()
 
-    def test_who_names_no_user_may_have_him_in_the_environment(
-        self, strict_server: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_user_can_come_from_pguser(self, strict_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PGUSER", "postgres")
         parts = parse_dsn(strict_server)
         del parts["user"]
@@ -447,29 +445,29 @@ class TestAServerThatIsNamed:
                 assert execute(owner, "SELECT current_user") == [("postgres",)]
 
     @pytest.mark.parametrize(
-        ("change", "told"),
+        ("change", "message"),
         [
             ({"user": "builder"}, "MEDMITRA_TEST_DATABASE_URL must name a superuser"),
             ({"password": "another"}, "password authentication failed"),
             ({"dbname": "nowhere"}, 'database "nowhere" does not exist'),
         ],
     )
-    def test_one_that_will_not_do_is_said(
-        self, strict_server: str, change: dict[str, str], told: str
+    def test_the_harness_reports_an_unsuitable_server(
+        self, strict_server: str, change: dict[str, str], message: str
     ) -> None:
         with (
-            pytest.raises(HarnessError, match=told),
+            pytest.raises(HarnessError, match=message),
             harness({TEST_DATABASE_URL: make_dsn(strict_server, **change)}),
         ):
             pass
 
-    def test_one_that_stays_silent_is_given_up(self) -> None:
+    def test_a_server_that_does_not_respond_causes_a_timeout(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             dsn = f"host=127.0.0.1 port={silent.getsockname()[1]} user=u dbname=d"
             with pytest.raises(HarnessError, match="timeout expired"), harness({TEST_DATABASE_URL: dsn}):
                 pass
 
-    def test_those_who_use_it_take_turns_with_its_roles(self, server_dsn: str) -> None:
+    def test_only_one_harness_at_a_time_changes_its_roles(self, server_dsn: str) -> None:
         waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         with (
             closing(psycopg2.connect(server_dsn)) as first,
@@ -486,7 +484,7 @@ class TestAServerThatIsNamed:
 
 @contextmanager
 def command(folder: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The command ``harness``, whose Postgres lives below the folder."""
+    """Run the command ``harness``. Its embedded Postgres has its files below the folder."""
     with subprocess.Popen(
         [COMMAND, "harness", *arguments],
         env=environment(TMPDIR=str(folder), **variables),
@@ -500,8 +498,8 @@ def command(folder: Path, *arguments: str, **variables: str) -> Iterator[subproc
             process.kill()
 
 
-def said(process: subprocess.Popen[bytes], line: bytes = b"") -> Any:
-    """What it answers to a line."""
+def send_line(process: subprocess.Popen[bytes], line: bytes = b"") -> Any:
+    """Send a line, and return the next line of the output as JSON."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(line)
@@ -510,21 +508,21 @@ def said(process: subprocess.Popen[bytes], line: bytes = b"") -> Any:
 
 
 @pytest.fixture(scope="module")
-def lines(server_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[bytes]]:
+def process(server_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[bytes]]:
     with command(tmp_path_factory.mktemp("none"), MEDMITRA_TEST_DATABASE_URL=server_dsn) as process:
-        assert said(process)["url"].startswith("http://127.0.0.1:")
+        assert send_line(process)["url"].startswith("http://127.0.0.1:")
         yield process
 
 
 class TestTheCommand:
-    def test_it_obeys_line_by_line_and_ends_with_its_stdin(self, folder: Path) -> None:
+    def test_it_executes_lines_and_ends_at_the_end_of_stdin(self, folder: Path) -> None:
         with command(folder) as process:
-            ready = said(process)
+            ready = send_line(process)
             assert ready.keys() == {"url", "database_url"}
-            added = said(process, b'{"add_case": {"user_id": "%s"}}\n' % DOCTOR.encode())["result"]
+            added = send_line(process, b'{"add_case": {"user_id": "%s"}}\n' % DOCTOR.encode())["result"]
             url = f"{ready['url']}/cases/all_cases?user_id={DOCTOR}"
             assert requests.get(url, timeout=TIMEOUT_SECONDS).json() == {"cases": [added]}
-            assert said(process, b'{"clear": {}}\n') == {"result": None}
+            assert send_line(process, b'{"clear": {}}\n') == {"result": None}
             assert requests.get(url, timeout=TIMEOUT_SECONDS).json() == {"cases": []}
             assert process.stdin is not None
             process.stdin.close()
@@ -532,18 +530,18 @@ class TestTheCommand:
         assert not processes_below(folder)
         assert not list(folder.iterdir())
 
-    def test_an_id_comes_back_with_the_answer(self, lines: subprocess.Popen[bytes]) -> None:
-        assert said(lines, b'{"id": "a", "clear": {}}\n') == {"id": "a", "result": None}
-        assert said(lines, b'{"id": [1], "drop": {}}\n').keys() == {"id", "error"}
+    def test_a_result_repeats_the_id_of_the_command(self, process: subprocess.Popen[bytes]) -> None:
+        assert send_line(process, b'{"id": "a", "clear": {}}\n') == {"id": "a", "result": None}
+        assert send_line(process, b'{"id": [1], "drop": {}}\n').keys() == {"id", "error"}
 
-    def test_it_listens_where_it_is_told(self, server_dsn: str, tmp_path: Path) -> None:
+    def test_it_listens_on_the_given_address(self, server_dsn: str, tmp_path: Path) -> None:
         port = free_port()
-        told = ("--listen", f"127.0.0.1:{port}")
-        with command(tmp_path, *told, MEDMITRA_TEST_DATABASE_URL=server_dsn) as process:
-            assert said(process)["url"] == f"http://127.0.0.1:{port}"
-        ended = run("harness", "--listen", "8000")
-        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-        assert "--listen" in ended.stderr
+        options = ("--listen", f"127.0.0.1:{port}")
+        with command(tmp_path, *options, MEDMITRA_TEST_DATABASE_URL=server_dsn) as process:
+            assert send_line(process)["url"] == f"http://127.0.0.1:{port}"
+        result = run("harness", "--listen", "8000")
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+        assert "--listen" in result.stderr
 
     @pytest.mark.parametrize(
         "line",
@@ -557,22 +555,20 @@ class TestTheCommand:
             b'{"clear": {"all": true}}\n',
         ],
     )
-    def test_a_line_that_it_does_not_understand_is_answered(
-        self, lines: subprocess.Popen[bytes], line: bytes
-    ) -> None:
-        assert said(lines, line).keys() == {"error"}
-        assert said(lines, b'{"clear": {}}\n') == {"result": None}
+    def test_an_invalid_line_gets_an_error(self, process: subprocess.Popen[bytes], line: bytes) -> None:
+        assert send_line(process, line).keys() == {"error"}
+        assert send_line(process, b'{"clear": {}}\n') == {"result": None}
 
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_a_signal_ends_it_in_peace(self, server_dsn: str, tmp_path: Path, number: signal.Signals) -> None:
+    @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_ends_it_cleanly(self, server_dsn: str, tmp_path: Path, signum: signal.Signals) -> None:
         with command(tmp_path, MEDMITRA_TEST_DATABASE_URL=server_dsn) as process:
-            said(process)
-            process.send_signal(number)
+            send_line(process)
+            process.send_signal(signum)
             assert process.wait(TIMEOUT_SECONDS) == 0
             assert process.stderr is not None
             assert b"Error" not in process.stderr.read()
 
-    def test_it_does_not_outlive_a_program_that_is_killed(self, folder: Path) -> None:
+    def test_it_ends_after_its_parent_process_was_killed(self, folder: Path) -> None:
         program = "import os, signal\nfrom medmitra_cases.testing import harness\n"
         program += (
             "with harness() as medmitra:\n    medmitra.clear()\n    os.kill(os.getpid(), signal.SIGKILL)"
@@ -581,9 +577,9 @@ class TestTheCommand:
         assert killed.returncode == -signal.SIGKILL
         wait_until(lambda: not processes_below(folder) and not list(folder.glob("medmitra-*")))
 
-    def test_it_ends_when_nobody_listens_any_more(self, server_dsn: str, tmp_path: Path) -> None:
+    def test_it_ends_if_its_stdout_is_closed(self, server_dsn: str, tmp_path: Path) -> None:
         with command(tmp_path, MEDMITRA_TEST_DATABASE_URL=server_dsn) as process:
-            said(process)
+            send_line(process)
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdout.close()
