@@ -1,4 +1,4 @@
-"""The embedded Postgres: keeps its data, leaves nothing running, says in one line why it does not start."""
+"""The embedded Postgres keeps its data, leaves no process behind, and reports a failed start in one line."""
 
 import os
 import shutil
@@ -17,67 +17,67 @@ from tests.support.factories import execute
 from tests.support.processes import processes_below
 
 
-def ask(dsn: str, statement: str) -> list[tuple[object, ...]]:
+def query(dsn: str, statement: str) -> list[tuple[object, ...]]:
     with closing(psycopg2.connect(dsn)) as connection:
         connection.autocommit = True
         return execute(connection, statement)
 
 
 @pytest.fixture(scope="module")
-def kept_folder() -> Iterator[Path]:
-    """Where a server has been before, but for the first test."""
+def shared_folder() -> Iterator[Path]:
+    """Yield one folder for all tests of the module, so that later tests find the data of the first test."""
     with open_folder() as path:
         yield path
 
 
-def test_data_and_address_are_the_same_next_time(kept_folder: Path) -> None:
-    with embedded_postgres(kept_folder) as first:
-        ask(first, "CREATE TABLE kept AS SELECT 42")
-    assert not processes_below(kept_folder)
-    with embedded_postgres(kept_folder) as second:
-        assert ask(second, "TABLE kept") == [(42,)]
+def test_a_second_start_keeps_data_and_address(shared_folder: Path) -> None:
+    with embedded_postgres(shared_folder) as first:
+        query(first, "CREATE TABLE kept AS SELECT 42")
+    assert not processes_below(shared_folder)
+    with embedded_postgres(shared_folder) as second:
+        assert query(second, "TABLE kept") == [(42,)]
     assert first == second
 
 
-def test_an_interrupted_initdb_does_not_pass_for_a_database(folder: Path) -> None:
+def test_the_next_start_removes_an_interrupted_initdb(folder: Path) -> None:
     with embedded_postgres(folder):
         (data,) = folder.glob("data-*")
     unfinished = data.rename(data.with_suffix(".unfinished"))
     (unfinished / "PG_VERSION").unlink()
     with embedded_postgres(folder) as dsn:
-        assert ask(dsn, "SELECT 1") == [(1,)]
+        assert query(dsn, "SELECT 1") == [(1,)]
     assert not unfinished.exists()
 
 
-def test_it_listens_on_no_network(kept_folder: Path) -> None:
-    with embedded_postgres(kept_folder) as dsn:
-        assert ask(dsn, "SHOW listen_addresses") == [("",)]
+def test_postgres_does_not_listen_on_tcp(shared_folder: Path) -> None:
+    with embedded_postgres(shared_folder) as dsn:
+        assert query(dsn, "SHOW listen_addresses") == [("",)]
 
 
-def test_it_ends_even_if_it_does_not_shut_down_in_time(
-    kept_folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_postgres_ends_even_if_its_shutdown_times_out(
+    shared_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "STOP_TIMEOUT_SECONDS", 0)
-    with embedded_postgres(kept_folder) as dsn:
-        ask(dsn, "SELECT 1")
-    assert not processes_below(kept_folder)
+    with embedded_postgres(shared_folder) as dsn:
+        query(dsn, "SELECT 1")
+    assert not processes_below(shared_folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as somebody else")
-def test_programs_that_only_root_reaches_are_copied(
-    kept_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as another user")
+def test_programs_that_only_root_can_run_are_copied(
+    shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = programs.find_package()
     for part in installed.folder.glob("embedded_postgres*"):
         shutil.copytree(part, tmp_path / part.name)
     tmp_path.chmod(0o700)
     monkeypatch.setattr(postgres, "find_package", lambda: installed._replace(folder=tmp_path))
-    with embedded_postgres(kept_folder) as dsn:
-        assert ask(dsn, "SELECT 1") == [(1,)]
-        assert any(str(kept_folder / "programs") in process for process in processes_below(kept_folder))
+    with embedded_postgres(shared_folder) as dsn:
+        assert query(dsn, "SELECT 1") == [(1,)]
+        assert any(str(shared_folder / "programs") in command for command in processes_below(shared_folder))
 
 
-def test_a_path_too_long_for_a_socket_is_one_line(folder: Path) -> None:
+def test_a_path_too_long_for_a_socket_causes_a_one_line_error(folder: Path) -> None:
     with (
         pytest.raises(EmbeddedPostgresError, match="too long") as raised,
         embedded_postgres(folder / ("x" * 100)),
@@ -86,7 +86,7 @@ def test_a_path_too_long_for_a_socket_is_one_line(folder: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_without_the_package_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_package_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "PACKAGE", "no-such-package")
     with (
         pytest.raises(EmbeddedPostgresError, match="pip install no-such-package"),

@@ -1,4 +1,4 @@
-"""A program run for a block ends with it, whenever signals come."""
+"""A program that runs during a block ends with the block, even if signals arrive."""
 
 import signal
 import subprocess
@@ -23,22 +23,22 @@ def assert_ended(started: list[subprocess.Popen[bytes]]) -> None:
     assert process.returncode is not None
 
 
-def test_a_signal_while_it_is_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_during_the_start_ends_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[subprocess.Popen[bytes]] = []
-    make = subprocess.Popen
+    popen = subprocess.Popen
 
-    def make_then_signal(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
-        started.append(make(*args, **kwargs))
+    def start_then_signal(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*args, **kwargs))
         signal.raise_signal(signal.SIGTERM)
         return started[0]
 
-    monkeypatch.setattr("medmitra_cases.embedded.process.subprocess.Popen", make_then_signal)
+    monkeypatch.setattr("medmitra_cases.embedded.process.subprocess.Popen", start_then_signal)
     with pytest.raises(SystemExit), running(SLEEP, tmp_path / "log", None, kill_group):
         pass
     assert_ended(started)
 
 
-def test_a_signal_while_it_is_being_ended(tmp_path: Path) -> None:
+def test_a_second_signal_does_not_prevent_the_end(tmp_path: Path) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
     def signal_then_kill(process: subprocess.Popen[bytes]) -> None:
@@ -55,8 +55,8 @@ def test_a_signal_while_it_is_being_ended(tmp_path: Path) -> None:
     assert_ended(started)
 
 
-def test_signals_are_heard_in_the_block_and_after(tmp_path: Path) -> None:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+def test_signals_are_not_blocked_in_the_block_or_after_it(tmp_path: Path) -> None:
+    original_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with running(SLEEP, tmp_path / "log", None, kill_group):
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == original_mask
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == original_mask

@@ -1,4 +1,4 @@
-"""The clients of docs/clients.md and docs/testing.md if a database fails or a process is killed."""
+"""The clients of docs/clients.md and docs/testing.md, with a failed database and a killed process."""
 
 import importlib
 import subprocess
@@ -18,19 +18,17 @@ from tests.support.snippets import PATH, SERVICE, write_files
 
 @pytest.fixture
 def cases_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module of the section "Python"."""
+    """Return the module of the section "Python"."""
     write_files(tmp_path, SERVICE)
     monkeypatch.syspath_prepend(tmp_path)
     return importlib.import_module("cases_client")
 
 
-def test_the_python_client_asks_again_and_says_what_the_service_said(
-    medmitra: Harness, cases_client: Any
-) -> None:
+def test_the_python_client_retries_and_reports_the_error_detail(medmitra: Harness, cases_client: Any) -> None:
     medmitra.add_case(user_id=DOCTOR, patient_name="Ada")
     cases = cases_client.Cases(medmitra.base_url, DOCTOR)
-    said = r"^500: Internal server error: unexpected database error \(request id \w+\)$"
-    with without_table(medmitra.database_url), pytest.raises(cases_client.CasesError, match=said):
+    message = r"^500: Internal server error: unexpected database error \(request id \w+\)$"
+    with without_table(medmitra.database_url), pytest.raises(cases_client.CasesError, match=message):
         cases.refresh()
     assert cases.refresh()
     assert [case["patient_name"] for case in cases.latest] == ["Ada"]
@@ -39,7 +37,7 @@ def test_the_python_client_asks_again_and_says_what_the_service_said(
     assert log.getvalue().count('"outcome":"internal_server_error"') == 3
 
 
-def test_a_harness_ends_with_the_node_process_that_is_killed(
+def test_the_harness_ends_after_its_node_process_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_files(tmp_path, SERVICE)
@@ -57,6 +55,6 @@ def test_a_harness_ends_with_the_node_process_that_is_killed(
     ) as node:
         assert node.stdout is not None
         folder = Path(parse_dsn(node.stdout.readline())["host"]).parent
-        assert any("postgres" in process for process in processes_below(folder))
+        assert any("postgres" in command_line for command_line in processes_below(folder))
         node.kill()
     wait_until(lambda: not processes_below(folder) and not folder.exists())

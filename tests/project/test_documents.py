@@ -1,4 +1,4 @@
-"""What the documents say of this tree is so: modules, dependencies, targets, paths, and where links lead."""
+"""The documents describe this tree correctly: modules, dependencies, make targets, paths and links."""
 
 import ast
 import re
@@ -22,7 +22,7 @@ each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda docume
 
 
 def section(text: str, title: str) -> str:
-    """What is under a heading of the second level."""
+    """Return the text below a heading of the second level."""
     _, heading, rest = text.partition(f"\n## {title}\n")
     assert heading
     return rest.partition("\n## ")[0]
@@ -34,12 +34,12 @@ def test_the_architecture_names_every_module_once() -> None:
     for name, is_wing, rest in rows:
         modules = re.findall(r"`(\w+)`", rest.rpartition(" | ")[2]) if is_wing else []
         named += [f"{name}.{module}" for module in modules] + ([] if is_wing else [name])
-    faces = {module for module in MODULES if module.endswith(".__init__")}
-    assert sorted(named) == sorted(set(MODULES) - faces)
+    inits = {module for module in MODULES if module.endswith(".__init__")}
+    assert sorted(named) == sorted(set(MODULES) - inits)
 
 
-def sentences() -> dict[str, str]:
-    """Each wing, with the first sentence of its ``__init__.py``, without the marks of code."""
+def first_sentences() -> dict[str, str]:
+    """Return the first sentence of each wing's ``__init__.py``, without backticks."""
     docstrings = {
         module.removesuffix(".__init__"): ast.get_docstring(ast.parse(path.read_text())) or ""
         for module, path in MODULES.items()
@@ -51,35 +51,35 @@ def sentences() -> dict[str, str]:
     }
 
 
-def test_the_architecture_has_the_sentence_of_each_wing() -> None:
+def test_the_architecture_repeats_the_first_sentence_of_each_wing() -> None:
     rows = re.findall(r"^\| `(\w+)/` \| (.+) \| .+ \|$", section(ARCHITECTURE, "The wings"), re.MULTILINE)
-    assert {name: sentence.replace("`", "") for name, sentence in rows} == sentences()
+    assert {name: sentence.replace("`", "") for name, sentence in rows} == first_sentences()
 
 
-def test_the_readmes_tree_has_the_sentence_of_each_wing_and_a_line_for_each_module_beside_them() -> None:
+def test_the_tree_of_the_readme_has_every_wing_and_every_module_without_a_wing() -> None:
     package = snippet("README.md", "How it works", "text").partition("\nsql/")[0]
     lines = re.findall(r"^  (\S+) +(\S.*)$", package, re.MULTILINE)
-    assert {name[:-1]: sentence for name, sentence in lines if name.endswith("/")} == sentences()
-    beside = {f"{module}.py" for module in MODULES if "." not in module and module != "__init__"}
-    assert {name for name, _ in lines if not name.endswith("/")} == beside
-    assert len(lines) == len(sentences()) + len(beside)
+    assert {name[:-1]: sentence for name, sentence in lines if name.endswith("/")} == first_sentences()
+    modules = {f"{module}.py" for module in MODULES if "." not in module and module != "__init__"}
+    assert {name for name, _ in lines if not name.endswith("/")} == modules
+    assert len(lines) == len(first_sentences()) + len(modules)
 
 
 def test_the_readme_is_short() -> None:
     assert len(README.read_text().splitlines()) <= MAX_README_LINES
 
 
-def test_the_picture_names_every_wing() -> None:
-    picture = section(ARCHITECTURE, "The way of a request").split("```")[1]
+def test_the_diagram_names_every_wing() -> None:
+    diagram = section(ARCHITECTURE, "The way of a request").split("```")[1]
     wings = {module.removesuffix(".__init__") for module in MODULES if module.endswith(".__init__")}
-    assert sorted(re.findall(r"<b>(\w+)/</b>", picture)) == sorted(wings)
+    assert sorted(re.findall(r"<b>(\w+)/</b>", diagram)) == sorted(wings)
 
 
-def test_the_architecture_says_what_each_dependency_is_for() -> None:
+def test_the_architecture_describes_each_dependency() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    wanted = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
-    packages = set(re.findall(r"^([\w-]+)", "\n".join(wanted), re.MULTILINE)) - {"medmitra-cases"}
+    requirements = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    packages = set(re.findall(r"^([\w-]+)", "\n".join(requirements), re.MULTILINE)) - {"medmitra-cases"}
     rows = re.findall(r"^\| (`.+?`) \| .+ \|$", section(ARCHITECTURE, "Dependencies"), re.MULTILINE)
     named = [name for row in rows for name in row.replace("`", "").split(", ")]
     assert sorted(named) == sorted(packages)
@@ -90,25 +90,25 @@ def test_contributing_names_every_make_target() -> None:
     assert sorted(rows) == sorted(TARGETS)
 
 
-def test_the_docstring_that_contributing_shows_is_one_of_ours() -> None:
+def test_contributing_shows_a_docstring_of_this_tree() -> None:
     shown = CONTRIBUTING.split("```python\n")[1].split("```")[0]
     assert shown in (ROOT / "medmitra_cases/server/limits.py").read_text()
 
 
 @each_document
-def test_every_make_target_that_is_named_exists(document: Path) -> None:
+def test_every_named_make_target_exists(document: Path) -> None:
     assert set(re.findall(r"(?:^|`)make\s([a-z-]+)", document.read_text(), re.MULTILINE)) <= TARGETS
 
 
 @each_document
-def test_every_path_that_is_named_exists(document: Path) -> None:
+def test_every_named_path_exists(document: Path) -> None:
     folders = r"medmitra_cases|sql|tests|deploy|docs|benchmarks|requirements|\.ci"
     for path in re.findall(rf"`((?:{folders})/[\w./@*-]*)`", document.read_text()):
         assert list(ROOT.glob(path.rstrip("/"))), path
 
 
 @each_document
-def test_every_link_within_the_tree_leads_somewhere(document: Path) -> None:
+def test_every_link_within_the_tree_has_a_target(document: Path) -> None:
     for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", document.read_text()):
         path, _, heading = link.partition("#")
         target = document.parent / path if path else document
@@ -117,6 +117,6 @@ def test_every_link_within_the_tree_leads_somewhere(document: Path) -> None:
 
 
 def _anchors(text: str) -> set[str]:
-    """The names that GitHub gives the headings."""
+    """Return the anchors that GitHub gives the headings."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

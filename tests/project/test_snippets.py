@@ -35,11 +35,11 @@ from tests.support.tokens import ASKED, EC_KEY, SECRET, bearer, issued_by_key, j
 
 PUBLISHED_CASES = json.loads(PUBLISHED.read_text())
 
-# Languages that nobody runs: a picture, a format, a query for another program.
+# Languages that no test runs: diagrams, formats, and queries for other programs.
 NOT_RUN = {"json", "mermaid", "promql", "text"}
 
-# Blocks that the suite does not run: the target that does, and where, in which words.
-BY_TARGET = {
+# Blocks that only a make target runs: the target, the file that runs them, and texts in that file.
+RUN_BY_TARGET = {
     ("README.md", "Operator", "sh", 1): (
         "check-deploy",
         "deploy/Containerfile",
@@ -63,12 +63,12 @@ BY_TARGET = {
 }
 
 
-def place(block: Snippet) -> tuple[str, str, str, int]:
+def block_key(block: Snippet) -> tuple[str, str, str, int]:
     return block.page, block.section, block.language, block.number
 
 
-def run_by_a_test() -> set[tuple[str, str, str, int]]:
-    """The blocks that the tests name: the arguments of each ``snippet("page", "section", "language")``."""
+def blocks_run_by_tests() -> set[tuple[str, str, str, int]]:
+    """Return the blocks that tests run: the arguments of each ``snippet("page", "section", "language")``."""
     named = set()
     for path in (ROOT / "tests").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -78,28 +78,28 @@ def run_by_a_test() -> set[tuple[str, str, str, int]]:
     return named
 
 
-def test_every_code_block_is_run() -> None:
-    code = {place(block): block for block in snippets() if block.language not in NOT_RUN}
-    sessions = {place(block) for block in code.values() if block.language in ("console", "pycon")}
-    files = {place(block) for block in code.values() if block.file_name}
-    ways = [sessions, files, run_by_a_test() & {*code}, {*BY_TARGET}]
-    assert set().union(*ways) == {*code}
-    assert sum(map(len, ways)) == len(code), "a block is listed twice"
+def test_every_code_block_is_run_once() -> None:
+    code = {block_key(block): block for block in snippets() if block.language not in NOT_RUN}
+    sessions = {block_key(block) for block in code.values() if block.language in ("console", "pycon")}
+    files = {block_key(block) for block in code.values() if block.file_name}
+    groups = [sessions, files, blocks_run_by_tests() & {*code}, {*RUN_BY_TARGET}]
+    assert set().union(*groups) == {*code}
+    assert sum(map(len, groups)) == len(code), "a block is listed twice"
 
 
 def test_every_file_is_run_or_imported() -> None:
     files = [block for block in snippets() if block.file_name]
     sessions = [block for block in snippets() if block.language in ("console", "pycon")]
     assert len({file.file_name for file in files}) == len(files)
-    typed = "".join(command for block in sessions for command, _ in block.steps)
+    commands = "".join(command for block in sessions for command, _ in block.steps)
     for file in files:
         others = "".join(block.code for block in [*files, *sessions] if block is not file)
         stem = file.file_name.partition(".")[0]
         used = re.search(rf'^(from {stem} import |import .* from "\./{stem}\.)', others, re.MULTILINE)
-        assert f" {file.file_name}" in typed or used, file.file_name
+        assert f" {file.file_name}" in commands or used, file.file_name
 
 
-def test_a_session_has_nothing_but_commands_and_their_output() -> None:
+def test_a_session_has_only_commands_and_their_output() -> None:
     for block in snippets():
         if block.language == "console":
             assert "".join(f"$ {command}{output}" for command, output in block.steps) == block.code
@@ -107,17 +107,17 @@ def test_a_session_has_nothing_but_commands_and_their_output() -> None:
             assert block.code.startswith(">>> ")
 
 
-@pytest.mark.parametrize("place", BY_TARGET, ids=lambda place: f"{place[0]}-{place[1]}-{place[3]}")
-def test_what_a_target_runs_is_there(place: tuple[str, str, str, int]) -> None:
-    target, path, words = BY_TARGET[place]
+@pytest.mark.parametrize("key", RUN_BY_TARGET, ids=lambda key: f"{key[0]}-{key[1]}-{key[3]}")
+def test_the_file_of_a_make_target_contains_the_texts(key: tuple[str, str, str, int]) -> None:
+    target, path, texts = RUN_BY_TARGET[key]
     assert target in TARGETS
     text = (ROOT / path).read_text()
-    assert [word for word in words if word not in text] == []
+    assert [expected for expected in texts if expected not in text] == []
 
 
 @pytest.fixture(scope="module")
 def with_tokens(server_dsn: str) -> Iterator[Harness]:
-    """A service that needs tokens."""
+    """Run a service that requires tokens."""
     with harness({"MEDMITRA_TEST_DATABASE_URL": server_dsn, "MEDMITRA_JWT_SECRET": SECRET}) as started:
         yield started
 
@@ -134,7 +134,7 @@ def sessions(language: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "section"), sessions("console"))
-def test_what_is_typed_prints_what_is_shown(
+def test_console_sessions_print_the_shown_output(
     page: str, section: str, medmitra: Harness, with_tokens: Harness, server_dsn: str, tmp_path: Path
 ) -> None:
     commands = "".join(block.code for block in snippets() if (block.page, block.section) == (page, section))
@@ -152,7 +152,7 @@ def test_what_is_typed_prints_what_is_shown(
 
 
 @pytest.mark.parametrize(("page", "section"), sessions("pycon"))
-def test_what_python_is_told_it_answers_as_shown(
+def test_python_sessions_print_the_shown_output(
     page: str, section: str, with_tokens: Harness, tmp_path: Path
 ) -> None:
     add_published_example(with_tokens)
@@ -162,12 +162,12 @@ def test_what_python_is_told_it_answers_as_shown(
 
 def run_node(program: str, service: Harness) -> str:
     code = program.replace(SERVICE, service.base_url)
-    ended = run_program([tool("node"), "--input-type=module", "--eval", code], {})
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    result = run_program([tool("node"), "--input-type=module", "--eval", code], {})
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
-def test_the_readmes_fetch_returns_the_cases_or_says_what_is_wrong(with_tokens: Harness) -> None:
+def test_the_readmes_fetch_returns_the_cases_or_the_error(with_tokens: Harness) -> None:
     add_published_example(with_tokens)
     fetch_cases = snippet("README.md", "Front-end developer", "js")
     call = f"fetchCases({DOCTOR!r}, {with_tokens.token(DOCTOR)!r})"
@@ -177,7 +177,7 @@ def test_the_readmes_fetch_returns_the_cases_or_says_what_is_wrong(with_tokens: 
     assert run_node(fetch_cases + failed, with_tokens) == "the token is malformed\n"
 
 
-def test_a_page_leads_to_the_next(medmitra: Harness) -> None:
+def test_the_link_header_leads_to_the_next_page(medmitra: Harness) -> None:
     add_published_example(medmitra)
     follow = snippet("docs/api.md", "Pages", "js")
     url = json.dumps(medmitra.url("/cases/all_cases", user_id=DOCTOR, limit=1))
@@ -187,7 +187,7 @@ def test_a_page_leads_to_the_next(medmitra: Harness) -> None:
 
 @pytest.fixture
 def make_run(tmp_path: Path, folder: Path) -> dict[str, str]:
-    """What lets ``make`` run the package that is installed here, on a free port and a database that ends."""
+    """Return variables for ``make``: the installed package, a free port, and a folder for the database."""
     tool("make")
     environment = tmp_path / "venv"
     environment.mkdir()
@@ -208,12 +208,12 @@ def test_the_readmes_first_command_serves_the_published_example(
         run_sessions("README.md", "Try it", tmp_path, address(server))
 
 
-def test_tokens_can_be_tried_out(make_run: dict[str, str], tmp_path: Path) -> None:
+def test_the_commands_of_the_token_section_work(make_run: dict[str, str], tmp_path: Path) -> None:
     tool("openssl")
     start = snippet("docs/api.md", "Tokens", "sh", 1)
     assert start.endswith("\nmake run\n")
-    shown = start.replace("make run", f'echo "secret: $MEDMITRA_JWT_SECRET"; cd {ROOT}; exec make run')
-    with running("bash", "-euc", shown, **make_run) as server:
+    script = start.replace("make run", f'echo "secret: $MEDMITRA_JWT_SECRET"; cd {ROOT}; exec make run')
+    with running("bash", "-euc", script, **make_run) as server:
         curl = run_program(["bash", "-euc", server.wait_for(r"Try: (curl .*)")[1]], {})
         assert json.loads(curl.stdout) == PUBLISHED_CASES
         mint = snippet("docs/api.md", "Tokens", "sh", 2).replace(".venv/", f"{make_run['VENV']}/")
@@ -237,13 +237,13 @@ def key_server() -> Iterator[KeyServer]:
 @pytest.mark.parametrize(
     ("table", "prepare"),
     [
-        pytest.param("", PREPARE, id="a table of its own"),
+        pytest.param("", PREPARE, id="own table"),
         pytest.param(
-            PRODUCT_TABLE, snippet("docs/deploy.md", "The product's table", "sh"), id="the product's table"
+            PRODUCT_TABLE, snippet("docs/deploy.md", "The product's table", "sh"), id="product's table"
         ),
     ],
 )
-def test_an_operator_gets_from_an_empty_database_to_a_service(
+def test_the_operators_commands_prepare_a_database_and_serve_it(
     empty_database: str, key_server: KeyServer, table: str, prepare: str
 ) -> None:
     if table:
@@ -251,7 +251,7 @@ def test_an_operator_gets_from_an_empty_database_to_a_service(
             execute(owner, table)
             owner.commit()
     password = parse_dsn(empty_database).get("password", "made up")
-    changes = {
+    replacements = {
         "postgresql://owner@db.example/clinic": empty_database,
         "postgresql://medmitra_cases:PASSWORD@db.example/clinic": make_dsn(
             empty_database, user="medmitra_cases", password=password
@@ -260,24 +260,24 @@ def test_an_operator_gets_from_an_empty_database_to_a_service(
     }
 
     def adapted(script: str) -> str:
-        for written, real in changes.items():
+        for written, real in replacements.items():
             script = script.replace(f"={written}\n", f"={shlex.quote(real)}\n")
         assert "example" not in script
         return script
 
-    # psql asks for the password twice: on stdin, as in a session of its own there is no terminal.
-    typed = {"input": f"{password}\n" * 2, "start_new_session": True, "cwd": ROOT}
-    prepared = run_program(["bash", "-euc", adapted(prepare)], {"PATH": PATH}, **typed)
+    # psql requests the password twice. It reads stdin, because a new session has no terminal.
+    options = {"input": f"{password}\n" * 2, "start_new_session": True, "cwd": ROOT}
+    prepared = run_program(["bash", "-euc", adapted(prepare)], {"PATH": PATH}, **options)
     assert prepared.returncode == 0, prepared.stderr
     script = adapted(AS_SERVICE + SERVE).replace("medmitra-cases serve", "exec medmitra-cases serve")
     with running("bash", "-euc", script, PATH=PATH, MEDMITRA_LISTEN="127.0.0.1:0") as server:
         assert "Ready to serve: all " in server.printed
         assert server.get(ASKED)[0].status == 401
-        answer, body = server.get(ASKED, **bearer(issued_by_key(EC_KEY, "key")))
-        assert (answer.status, body) == (200, b'{"cases":[]}')
+        response, body = server.get(ASKED, **bearer(issued_by_key(EC_KEY, "key")))
+        assert (response.status, body) == (200, b'{"cases":[]}')
 
 
-def test_waitress_itself_serves_it(medmitra: Harness) -> None:
+def test_waitress_serves_the_application(medmitra: Harness) -> None:
     add_published_example(medmitra)
     command = snippet("docs/deploy.md", "Other WSGI servers", "sh").replace(":8000", ":0")
     variables = {"PATH": PATH, "PYTHONPATH": str(ROOT), "DATABASE_URL": medmitra.database_url}
@@ -285,18 +285,18 @@ def test_waitress_itself_serves_it(medmitra: Harness) -> None:
         assert json.loads(server.get(ASKED)[1]) == PUBLISHED_CASES
 
 
-def test_the_start_line_is_the_one_that_is_shown() -> None:
+def test_the_settings_page_shows_the_start_line() -> None:
     configured = settings("postgresql://medmitra_cases@db.example:5432/clinic", MEDMITRA_JWT_SECRET=SECRET)
     assert f"{start_line(configured, [SERVICE])}\n" == snippet("docs/settings.md", "Commands", "text")
 
 
-def test_the_line_of_the_audit_has_the_keys_that_are_shown(medmitra: Harness) -> None:
+def test_the_operations_page_shows_the_keys_of_an_audit_line(medmitra: Harness) -> None:
     requests.get(medmitra.url("/cases/all_cases", user_id=DOCTOR), timeout=TIMEOUT_SECONDS)
     line = medmitra.log().splitlines()[-1]
     assert [*json.loads(line)] == [*json.loads(snippet("docs/operations.md", "Logs", "json"))]
 
 
-def test_the_alerts_ask_for_metrics_that_there_are(server_dsn: str) -> None:
+def test_the_alerts_use_existing_metrics(server_dsn: str) -> None:
     named = {
         name
         for block in snippets()

@@ -1,4 +1,4 @@
-"""Settings: from the environment, all mistakes at once, no secret shown, every one in docs/settings.md."""
+"""Settings come from the environment. One error names all mistakes, and no text shows a secret."""
 
 import re
 from typing import Any
@@ -27,7 +27,7 @@ def mistakes(**environ: str) -> str:
     return str(raised.value)
 
 
-def test_defaults() -> None:
+def test_settings_have_defaults() -> None:
     assert Settings.from_environ({"DATABASE_URL": URL, "PATH": "/bin", "MEDMITRA_LISTEN": ""}) == Settings(
         database_url=URL,
         listen="127.0.0.1:8000",
@@ -49,7 +49,7 @@ def test_defaults() -> None:
     )
 
 
-def test_every_setting_can_be_set() -> None:
+def test_variables_set_the_settings() -> None:
     settings = Settings.from_environ(
         {
             "DATABASE_URL": "host=/run/postgresql dbname=clinic",
@@ -70,7 +70,7 @@ def test_every_setting_can_be_set() -> None:
     assert (settings.drain_seconds, settings.admin_listen, settings.log_format) == (0.5, None, "json")
 
 
-def test_tokens_can_be_set() -> None:
+def test_variables_set_the_token_settings() -> None:
     shared = Settings.from_environ(
         {
             "DATABASE_URL": URL,
@@ -89,7 +89,7 @@ def test_tokens_can_be_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "mistake"),
+    ("variables", "error"),
     [
         (
             {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_JWKS_URL": KEYS},
@@ -120,8 +120,8 @@ def test_tokens_can_be_set() -> None:
         ),
     ],
 )
-def test_settings_that_do_not_protect_as_they_seem_to(variables: dict[str, str], mistake: str) -> None:
-    assert mistakes(DATABASE_URL=URL, **variables) == mistake
+def test_misleading_security_settings_are_rejected(variables: dict[str, str], error: str) -> None:
+    assert mistakes(DATABASE_URL=URL, **variables) == error
 
 
 def test_a_secret_is_measured_in_bytes() -> None:
@@ -138,7 +138,7 @@ def test_a_secret_is_measured_in_bytes() -> None:
         "http://[::1]:1/keys",
     ],
 )
-def test_key_urls(url: str) -> None:
+def test_https_and_loopback_key_urls_are_accepted(url: str) -> None:
     assert Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_JWKS_URL": url}).jwks_url == url
 
 
@@ -161,7 +161,7 @@ def test_key_urls(url: str) -> None:
         "https://keys.example/é",
     ],
 )
-def test_urls_that_keys_must_not_come_from(url: str) -> None:
+def test_other_key_urls_are_rejected(url: str) -> None:
     text = mistakes(DATABASE_URL=URL, MEDMITRA_JWKS_URL=url)
     assert text == "MEDMITRA_JWKS_URL must be an https:// URL (http:// only for a loopback address)"
 
@@ -184,12 +184,12 @@ def test_urls_that_keys_must_not_come_from(url: str) -> None:
         "https://a.example https://b.example",
     ],
 )
-def test_what_is_no_origin(origins: str) -> None:
+def test_invalid_origins_are_rejected(origins: str) -> None:
     text = mistakes(DATABASE_URL=URL, MEDMITRA_CORS_ORIGINS=origins)
     assert text.startswith("MEDMITRA_CORS_ORIGINS must be a comma-separated list of origins")
 
 
-def test_all_mistakes_are_named_at_once() -> None:
+def test_one_error_names_all_mistakes() -> None:
     text = mistakes(MEDMITRA_LISTEN="8000", MEDMITRA_THREADS="many", MEDMITRA_REUSE_PORT="perhaps")
     assert text.split("; ") == [
         "DATABASE_URL is not set: a libpq URI or key=value string"
@@ -210,12 +210,12 @@ def test_all_mistakes_are_named_at_once() -> None:
         "service=clinic",
     ],
 )
-def test_any_libpq_url(url: str) -> None:
+def test_database_url_accepts_every_libpq_format(url: str) -> None:
     assert Settings.from_environ({"DATABASE_URL": url}).database_url == url
 
 
-def test_other_variables_are_left_alone() -> None:
-    # Kubernetes sets such for a Service of our name.
+def test_other_variables_are_ignored() -> None:
+    # Kubernetes sets such a variable for a Service that is named medmitra-cases.
     Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_CASES_PORT": "tcp://10.0.0.1:80"})
 
 
@@ -229,68 +229,68 @@ def test_other_variables_are_left_alone() -> None:
         "postgresql://u:/hunter2@db/clinic",
     ],
 )
-def test_a_password_that_spills_into_host_or_port_is_not_repeated(url: str) -> None:
+def test_the_error_shows_no_password_with_reserved_characters(url: str) -> None:
     assert mistakes(DATABASE_URL=url).startswith("DATABASE_URL is a URI that cannot be parsed")
 
 
 @pytest.mark.parametrize(
     "url", ["postgresql://u:hunter2@[bad/x", "hunter2", "host=x hunter2", "mysql://u:hunter2@x/y", "\udcff"]
 )
-def test_a_bad_database_url_is_not_repeated(url: str) -> None:
+def test_the_error_does_not_show_an_invalid_database_url(url: str) -> None:
     assert mistakes(DATABASE_URL=url) == "DATABASE_URL is neither a libpq URI nor a key=value string"
 
 
 @pytest.mark.parametrize(
     "listen", ["8000", "x", ":8000", "h:", "h:65536", "h:80/", "::1:80", "a b:80", "h:٨٠", "h:80\n"]
 )
-def test_bad_listen_addresses(listen: str) -> None:
+def test_invalid_listen_addresses_are_rejected(listen: str) -> None:
     assert "MEDMITRA_LISTEN must be HOST:PORT" in mistakes(DATABASE_URL=URL, MEDMITRA_LISTEN=listen)
 
 
 @pytest.mark.parametrize("value", ["-1", "61", "nan", "inf", "1s", "1,5"])
-def test_bad_waits(value: str) -> None:
+def test_invalid_database_waits_are_rejected(value: str) -> None:
     text = mistakes(DATABASE_URL=URL, MEDMITRA_DATABASE_WAIT_SECONDS=value)
     assert re.fullmatch("MEDMITRA_DATABASE_WAIT_SECONDS must be (a number|between 0 and 60)", text)
 
 
 @pytest.mark.parametrize("value", ["-0.1", "3601", "nan", "inf", "25s"])
-def test_bad_drains(value: str) -> None:
+def test_invalid_drain_times_are_rejected(value: str) -> None:
     text = mistakes(DATABASE_URL=URL, MEDMITRA_DRAIN_SECONDS=value)
     assert re.fullmatch("MEDMITRA_DRAIN_SECONDS must be (a number|between 0 and 3600)", text)
 
 
 @pytest.mark.parametrize("listen", ["8001", "OFF", "none", ":8001", "h:65536", "off:1x", "127.0.0.1:8001\n"])
-def test_bad_admin_addresses(listen: str) -> None:
+def test_invalid_admin_addresses_are_rejected(listen: str) -> None:
     text = mistakes(DATABASE_URL=URL, MEDMITRA_ADMIN_LISTEN=listen)
     assert text.startswith("MEDMITRA_ADMIN_LISTEN must be ")
     assert "HOST:PORT" in text
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:8001", "0.0.0.0:8001", "localhost:9100"])
-def test_admin_addresses(listen: str) -> None:
+def test_valid_admin_addresses_are_accepted(listen: str) -> None:
     settings = Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_ADMIN_LISTEN": listen})
     assert settings.admin_listen == listen
 
 
 @pytest.mark.parametrize("log_format", ["xml", "JSON", " text", "text,json"])
-def test_bad_log_formats(log_format: str) -> None:
+def test_invalid_log_formats_are_rejected(log_format: str) -> None:
     text = mistakes(DATABASE_URL=URL, MEDMITRA_LOG_FORMAT=log_format)
     assert text == "MEDMITRA_LOG_FORMAT must be text or json"
 
 
 @pytest.mark.parametrize("value", ["0", "3601", "1.5"])
-def test_bad_keepalives(value: str) -> None:
+def test_invalid_keepalives_are_rejected(value: str) -> None:
     text = mistakes(DATABASE_URL=URL, MEDMITRA_KEEPALIVE_SECONDS=value)
     assert re.fullmatch("MEDMITRA_KEEPALIVE_SECONDS must be (a number|between 1 and 3600)", text)
 
 
 @pytest.mark.parametrize("value", ["0", "257", "1.5", "1e2"])
-def test_bad_thread_counts(value: str) -> None:
+def test_invalid_thread_counts_are_rejected(value: str) -> None:
     text = mistakes(DATABASE_URL=URL, MEDMITRA_THREADS=value)
     assert re.fullmatch("MEDMITRA_THREADS must be (a number|between 1 and 256)", text)
 
 
-def test_the_factory_reads_the_environment_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_app_reads_the_environment_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATABASE_URL", raising=False)
     with pytest.raises(SettingsError):
         create_app()
@@ -299,25 +299,25 @@ def test_the_factory_reads_the_environment_by_default(monkeypatch: pytest.Monkey
 
 
 def test_repr_shows_no_secret() -> None:
-    shown = repr(Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_JWT_SECRET": SECRET}))
-    assert "hunter2" not in shown
-    assert SECRET not in shown
+    text = repr(Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_JWT_SECRET": SECRET}))
+    assert "hunter2" not in text
+    assert SECRET not in text
 
 
-def shown_default(value: Any) -> str:
+def documented_default(value: Any) -> str:
     if value is missing:
         return "required"
     return "not set" if value in (None, ()) else f"`{str(value).lower()}`"
 
 
-def test_the_page_lists_every_setting_with_default_and_meaning() -> None:
+def test_the_settings_page_lists_every_setting_with_its_default() -> None:
     rows = re.findall(
         r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", (DOCS / "settings.md").read_text(), re.MULTILINE
     )
     assert rows == [
         (
             field.data_key,
-            shown_default(field.load_default),
+            documented_default(field.load_default),
             field.metadata["help"],
         )
         for field in SettingsSchema().fields.values()

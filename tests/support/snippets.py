@@ -1,4 +1,4 @@
-"""Takes the code blocks out of README.md and docs/, and runs them as a reader would."""
+"""Extracts the code blocks of README.md and docs/, and runs them as a reader does."""
 
 import os
 import re
@@ -14,9 +14,9 @@ from tests.support.processes import run_program
 from tests.support.programs import tool
 
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
-# The address of the service on these pages.
+# The address of the service in these pages.
 SERVICE = "http://127.0.0.1:8000"
-# A reader also has medmitra-cases, python and pytest, the TypeScript compiler, and psql.
+# A reader has medmitra-cases, python and pytest, the TypeScript compiler, and psql, besides other programs.
 PATH = os.pathsep.join(
     [
         str(Path(sys.executable).parent),
@@ -29,7 +29,7 @@ PATH = os.pathsep.join(
 
 @dataclass(frozen=True)
 class Snippet:
-    """A code block of a page. The number counts the blocks of one language below one heading."""
+    """A code block of a page. ``number`` counts the blocks of one language below one heading, from 1."""
 
     page: str
     section: str
@@ -39,18 +39,18 @@ class Snippet:
 
     @property
     def file_name(self) -> str:
-        """The name in its first line, if it is a file."""
+        """Return the name in the first line if the block is a file, and otherwise an empty string."""
         name = re.match(r"(?:#|//) (\S+\.\w+)\n", self.code)
         return name[1] if name else ""
 
     @property
     def steps(self) -> list[tuple[str, str]]:
-        """Each command of a console session, with its expected output."""
+        """Return each command of a console session with its expected output."""
         return re.findall(r"^\$ ((?:.*\\\n)*.*\n)((?:(?!\$ ).*\n)*)", self.code, re.MULTILINE)
 
 
 def snippets() -> list[Snippet]:
-    """All code blocks of all pages, in order."""
+    """Return all code blocks of all pages, in order."""
     found: list[Snippet] = []
     for path in PAGES:
         page, section = str(path.relative_to(ROOT)), ""
@@ -59,14 +59,14 @@ def snippets() -> list[Snippet]:
         ):
             section = heading or section
             if not heading:
-                place = (page, section, language)
-                number = 1 + sum((other.page, other.section, other.language) == place for other in found)
+                key = (page, section, language)
+                number = 1 + sum((other.page, other.section, other.language) == key for other in found)
                 found.append(Snippet(page, section, language, number, code))
     return found
 
 
 def snippet(page: str, section: str, language: str, number: int = 1) -> str:
-    """The code of one block. The test that calls this with literals is the one that runs the block."""
+    """Return the code of a block. A test that calls this with literals counts as the test of the block."""
     (code,) = (
         found.code
         for found in snippets()
@@ -76,14 +76,14 @@ def snippet(page: str, section: str, language: str, number: int = 1) -> str:
 
 
 def write_files(folder: Path, service: str) -> None:
-    """Write the files of all pages, for a service at another address."""
+    """Write the files of all pages, with this address of the service."""
     for found in snippets():
         if found.file_name:
             (folder / found.file_name).write_text(found.code.replace(SERVICE, service))
 
 
 def run_sessions(page: str, section: str, folder: Path, service: str, **variables: str) -> None:
-    """Type the commands of a section into one shell, and compare what they print (``…`` matches anything)."""
+    """Run the commands of a section in one shell, and compare their output (``…`` matches anything)."""
     steps = [
         step
         for found in snippets()
@@ -105,7 +105,7 @@ def run_sessions(page: str, section: str, folder: Path, service: str, **variable
 
 
 def run_python_session(page: str, section: str, folder: Path, service: str, **variables: str) -> None:
-    """Type the statements of a section into Python, and compare what it prints."""
+    """Run the statements of a section in Python, and compare the output."""
     statements = "\n".join(
         found.code
         for found in snippets()
@@ -113,10 +113,10 @@ def run_python_session(page: str, section: str, folder: Path, service: str, **va
     )
     session = folder / "session.txt"
     session.write_text(statements.replace(SERVICE, service))
-    ended = run_program([sys.executable, "-m", "doctest", session], variables, cwd=folder)
-    assert ended.returncode == 0, (ended.stdout, ended.stderr)
+    result = run_program([sys.executable, "-m", "doctest", session], variables, cwd=folder)
+    assert result.returncode == 0, (result.stdout, result.stderr)
 
 
 def _without_spaces(text: str) -> str:
-    """The pages break long lines where they like."""
+    """Remove all whitespace, because the pages break long lines."""
     return "".join(text.split())
