@@ -1,4 +1,4 @@
-"""The admin listener: is the process alive, can it serve, and what it counts and measures of itself."""
+"""The admin listener: liveness, readiness and metrics."""
 
 import http.client
 import json
@@ -19,14 +19,14 @@ from medmitra_cases.errors import DatabaseUnavailable
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute
 from tests.support.processes import TIMEOUT_SECONDS, Running, frozen, run, serve, wait_until
 
-# The table's layout has no say in any of this.
+# These tests do not depend on the table layout.
 pytestmark = [
     pytest.mark.parametrize("layout_database", ["own_table"], indirect=True),
     pytest.mark.usefixtures("layout_database"),
 ]
 
 URL = "/cases/all_cases"
-ASKED = f"{URL}?user_id={DOCTOR}"
+TARGET = f"{URL}?user_id={DOCTOR}"
 ADMIN = {"MEDMITRA_ADMIN_LISTEN": "127.0.0.1:0"}
 THREADS = 2
 SESSIONS = "FROM pg_stat_activity WHERE application_name = 'new' AND datname = current_database()"
@@ -47,21 +47,21 @@ def not_ready(detail: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def server(layout_database: CasesDatabase) -> Iterator[Running]:
-    """The service with two threads."""
+    """Run the service with two threads."""
     with serve(layout_database.service_dsn, MEDMITRA_THREADS=str(THREADS), **ADMIN) as server:
         yield server
 
 
 @pytest.fixture
 def new_server(database: CasesDatabase) -> Iterator[Running]:
-    """One that has not done anything yet, and that the database can tell from the other."""
+    """Run a service without earlier requests and with another application_name in Postgres."""
     url = make_dsn(database.service_dsn, application_name="new")
     with serve(url, MEDMITRA_THREADS=str(THREADS), **ADMIN) as server:
         yield server
 
 
 def requests(server: Running) -> dict[tuple[str, str], float]:
-    """How many requests it has counted, by route and status."""
+    """Return the number of counted requests by route and status."""
     return {
         (sample.labels["route"], sample.labels["status"]): sample.value
         for family in text_string_to_metric_families(server.ask_admin("/metrics")[1])
@@ -71,7 +71,7 @@ def requests(server: Running) -> dict[tuple[str, str], float]:
 
 
 def listeners(server: Running) -> int:
-    """How many TCP sockets of the process listen."""
+    """Return the number of listening TCP sockets of the process."""
     process = Path(f"/proc/{server.process.pid}")
     inodes = {str(path.readlink()) for path in (process / "fd").iterdir()}
     rows = [line.split() for line in (process / "net" / "tcp").read_text().splitlines()[1:]]
@@ -79,7 +79,7 @@ def listeners(server: Running) -> int:
 
 
 @pytest.mark.parametrize(("listen", "count"), [("off", 1), ("127.0.0.1:0", 2)])
-def test_it_can_be_off(listen: str, count: int) -> None:
+def test_the_admin_listener_can_be_off(listen: str, count: int) -> None:
     with serve("host=127.0.0.1", MEDMITRA_ADMIN_LISTEN=listen) as server:
         assert listeners(server) == count
         assert server.get("/livez")[0].status == 404
@@ -87,25 +87,25 @@ def test_it_can_be_off(listen: str, count: int) -> None:
     assert ("probes and metrics" in server.printed) == (count == 2)
 
 
-def test_an_address_in_use_is_one_line() -> None:
+def test_an_address_in_use_causes_a_one_line_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        ended = run(
+        result = run(
             "serve", "--listen", "127.0.0.1:0", DATABASE_URL="host=127.0.0.1", MEDMITRA_ADMIN_LISTEN=listen
         )
-    assert ended.returncode == 1
-    assert ended.stderr.startswith(f"Error: cannot listen on {listen}: Address already in use (")
-    assert "MEDMITRA_ADMIN_LISTEN" in ended.stderr
-    assert ended.stderr.count("\n") == 1
-    assert ended.stdout == ""
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"Error: cannot listen on {listen}: Address already in use (")
+    assert "MEDMITRA_ADMIN_LISTEN" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
 
 
-def test_each_has_its_own_listener(server: Running) -> None:
+def test_each_listener_serves_only_its_own_paths(server: Running) -> None:
     for target in ("/livez", "/readyz", "/metrics"):
         response, body = server.get(target)
         assert (response.status, response.headers["Content-Type"]) == (404, "application/json")
         assert list(json.loads(body)) == ["detail"]
-    for target in (ASKED, "/", "/livez/", "/x"):
+    for target in (TARGET, "/", "/livez/", "/x"):
         status, text = server.ask_admin(target)
         assert status == 404
         assert list(json.loads(text)) == ["detail"]
@@ -119,7 +119,7 @@ def test_each_has_its_own_listener(server: Running) -> None:
         ("/metrics", "text/plain; version="),
     ],
 )
-def test_answers_say_what_they_are(server: Running, target: str, content_type: str) -> None:
+def test_responses_have_their_content_type(server: Running, target: str, content_type: str) -> None:
     with closing(
         http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=TIMEOUT_SECONDS)
     ) as connection:
@@ -136,25 +136,25 @@ def test_answers_say_what_they_are(server: Running, target: str, content_type: s
         assert list(json.loads(response.read())) == ["detail"]
 
 
-def test_alive_and_ready(server: Running) -> None:
+def test_the_service_is_alive_and_ready(server: Running) -> None:
     assert server.ask_admin("/livez") == ALIVE
     assert server.ask_admin("/readyz") == READY
 
 
-def test_alive_while_every_thread_waits_for_the_database(server: Running, database: CasesDatabase) -> None:
+def test_it_is_alive_if_all_threads_wait_for_the_database(server: Running, database: CasesDatabase) -> None:
     before = server.metric(IN_FLIGHT)
     with database.locked() as writer, ThreadPoolExecutor(5) as pool:
-        answers = [pool.submit(server.get, ASKED) for _ in range(5)]
+        responses = [pool.submit(server.get, TARGET) for _ in range(5)]
         wait_until(lambda: len(database.waiting) == THREADS)
         wait_until(lambda: server.metric(IN_FLIGHT) == before + 5)
         assert server.metric(BUSY) == THREADS
         assert server.ask_admin("/livez") == ALIVE
         writer.rollback()
-        assert [answer.result()[0].status for answer in answers] == [200] * 5
+        assert [response.result()[0].status for response in responses] == [200] * 5
     wait_until(lambda: server.metric(IN_FLIGHT) == before == server.metric(BUSY) == 0)
 
 
-def test_alive_but_not_ready_without_a_database() -> None:
+def test_it_is_alive_but_not_ready_without_a_database() -> None:
     wait = {"MEDMITRA_DATABASE_WAIT_SECONDS": "60"}
     with serve("host=127.0.0.1 port=1", **wait, **ADMIN) as server:
         assert server.ask_admin("/livez") == ALIVE
@@ -166,13 +166,13 @@ def test_alive_but_not_ready_without_a_database() -> None:
     assert "Traceback" not in server.printed
 
 
-def test_not_ready_without_the_table(empty_database: str) -> None:
+def test_it_is_not_ready_without_the_table(empty_database: str) -> None:
     with serve(empty_database, **ADMIN) as server:
         assert server.ask_admin("/readyz") == not_ready("unexpected database error")
         assert server.ask_admin("/livez") == ALIVE
 
 
-def test_not_ready_without_a_right_that_requests_need(database: CasesDatabase) -> None:
+def test_it_is_not_ready_without_a_right_that_requests_need(database: CasesDatabase) -> None:
     execute(database.owner, "REVOKE SELECT (xmin) ON medmitra.cases FROM medmitra_cases")
     try:
         with serve(database.service_dsn, **ADMIN) as server:
@@ -184,36 +184,36 @@ def test_not_ready_without_a_right_that_requests_need(database: CasesDatabase) -
         execute(database.owner, "GRANT SELECT (xmin) ON medmitra.cases TO medmitra_cases")
 
 
-def test_not_ready_while_the_database_is_frozen(new_server: Running, database: CasesDatabase) -> None:
+def test_it_is_not_ready_while_the_database_is_frozen(new_server: Running, database: CasesDatabase) -> None:
     assert new_server.ask_admin("/readyz") == READY
     ((pid,),) = execute(database.owner, f"SELECT pid {SESSIONS}")
     with frozen(pid), ThreadPoolExecutor(20) as pool:
         probes = [pool.submit(new_server.ask_admin, "/readyz") for _ in range(20)]
         assert new_server.ask_admin("/livez") == ALIVE
-        said = not_ready("no answer from the database within 1 s")
-        assert [probe.result() for probe in probes] == [said] * 20
+        expected = not_ready("no answer from the database within 1 s")
+        assert [probe.result() for probe in probes] == [expected] * 20
     wait_until(lambda: new_server.ask_admin("/readyz") == READY)
     new_server.wait_for(r"not ready: no answer .*\n.*ready again")
     ((connections,),) = execute(database.owner, f"SELECT count(*) {SESSIONS}")
     assert connections == 1
 
 
-def test_ready_again_when_the_connection_was_lost(new_server: Running, database: CasesDatabase) -> None:
+def test_it_is_ready_again_after_a_lost_connection(new_server: Running, database: CasesDatabase) -> None:
     for _ in range(3):
         assert new_server.ask_admin("/readyz") == READY
         execute(database.owner, f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}")
     assert new_server.ask_admin("/readyz") == READY
 
 
-def test_many_probes_take_one_connection(new_server: Running, database: CasesDatabase) -> None:
-    with ThreadPoolExecutor(10) as pool:  # a third of the connections that there may be
+def test_many_probes_share_one_connection(new_server: Running, database: CasesDatabase) -> None:
+    with ThreadPoolExecutor(10) as pool:  # a third of the connection limit
         probes = [pool.submit(new_server.ask_admin, "/readyz") for _ in range(90)]
         assert [probe.result() for probe in probes] == [READY] * 90
     ((connections,),) = execute(database.owner, f"SELECT count(*) {SESSIONS}")
     assert connections == new_server.metric(OPEN) == 1
 
 
-def test_one_failure_that_nobody_foresaw_is_not_the_end_of_readiness(
+def test_the_readiness_check_survives_an_unexpected_error(
     database: CasesDatabase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures = [OSError(24, "Too many open files"), DatabaseUnavailable()]
@@ -231,7 +231,7 @@ def test_one_failure_that_nobody_foresaw_is_not_the_end_of_readiness(
         assert readiness.problem() is None
 
 
-def test_who_connects_too_often_is_turned_away(server: Running) -> None:
+def test_the_admin_listener_closes_excess_connections(server: Running) -> None:
     with ExitStack() as stack:
         connections = [
             stack.enter_context(socket.create_connection(("127.0.0.1", server.admin_port), TIMEOUT_SECONDS))
@@ -241,11 +241,11 @@ def test_who_connects_too_often_is_turned_away(server: Running) -> None:
         connections[0].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connections[0].recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
         assert server.get(URL)[0].status == 400
-    wait_until(lambda: answers(server))
+    wait_until(lambda: responds(server))
 
 
-def answers(server: Running) -> bool:
-    """Whether the admin listener does."""
+def responds(server: Running) -> bool:
+    """Return whether the admin listener responds."""
     try:
         return server.ask_admin("/livez") == ALIVE
     except (OSError, http.client.HTTPException):
@@ -253,19 +253,19 @@ def answers(server: Running) -> bool:
 
 
 class TestMetrics:
-    """What is counted and measured."""
+    """The metrics."""
 
     @pytest.mark.parametrize(
         ("request_line", "route", "status"),
         [
-            (f"GET {ASKED}", URL, "200"),
-            (f"HEAD {ASKED}", URL, "200"),
-            (f"GET //{ASKED}", URL, "200"),
+            (f"GET {TARGET}", URL, "200"),
+            (f"HEAD {TARGET}", URL, "200"),
+            (f"GET //{TARGET}", URL, "200"),
             (f"GET {URL}", URL, "400"),
-            (f"POST {ASKED}", URL, "405"),
+            (f"POST {TARGET}", URL, "405"),
             ("GET /Zebediah/Quux", "other", "404"),
             ("GET /livez", "other", "404"),
-            (f"POST {ASKED} HTTP/1.1\r\nContent-Length: 65537", URL, "413"),
+            (f"POST {TARGET} HTTP/1.1\r\nContent-Length: 65537", URL, "413"),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip", "other", "501"),
             ("GET / HTTP/1.1\r\nX: " + "x" * 262_144, "other", "431"),
             ("GET  / ", "other", "400"),
@@ -273,7 +273,7 @@ class TestMetrics:
         ids=lambda value: value[:20].strip(),
     )
     @pytest.mark.usefixtures("database")
-    def test_requests_by_route_and_status(
+    def test_requests_are_counted_by_route_and_status(
         self, server: Running, request_line: str, route: str, status: str
     ) -> None:
         if " HTTP/" not in request_line:
@@ -283,39 +283,39 @@ class TestMetrics:
         after = {**before, (route, status): before.get((route, status), 0) + 1}
         wait_until(lambda: requests(server) == after)
 
-    def test_failures(self, server: Running, database: CasesDatabase) -> None:
+    def test_failures_are_counted(self, server: Running, database: CasesDatabase) -> None:
         before = requests(server).get((URL, "500"), 0)
         retries = server.metric(RETRIES)
         with database.locked(), ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(server.get, ASKED)
+            response = pool.submit(server.get, TARGET)
             wait_until(lambda: database.waiting)
             execute(database.owner, "SELECT pg_cancel_backend(%s)", database.waiting)
-            assert answer.result()[0].status == 500
+            assert response.result()[0].status == 500
         wait_until(lambda: requests(server).get((URL, "500"), 0) == before + 1)
         assert server.metric(RETRIES) == retries
 
-    def test_answers_that_did_not_get_to_their_end(self, server: Running, database: CasesDatabase) -> None:
+    def test_incomplete_responses_are_counted(self, server: Running, database: CasesDatabase) -> None:
         database.add_many([DOCTOR], 40_000)
         expected = {(URL, "broken_off"): 0.0, **requests(server)}
         expected[URL, "broken_off"] += 1
-        with server.connect() as leaving:
-            leaving.sendall(f"GET {ASKED} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            assert leaving.recv(100)
+        with server.connect() as client:
+            client.sendall(f"GET {TARGET} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert client.recv(100)
         wait_until(lambda: requests(server) == expected)
 
-    def test_who_left_before_the_answer_counts_too(self, server: Running, database: CasesDatabase) -> None:
+    def test_disconnected_clients_are_counted(self, server: Running, database: CasesDatabase) -> None:
         expected = sum(requests(server).values()) + 1
-        with database.locked(), server.connect() as leaving:
-            leaving.sendall(f"GET {ASKED} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        with database.locked(), server.connect() as client:
+            client.sendall(f"GET {TARGET} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             wait_until(lambda: database.waiting)
-            leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no farewell
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # sends RST
         wait_until(lambda: sum(requests(server).values()) == expected)
         wait_until(lambda: server.metric(IN_FLIGHT) == 0)
 
-    def test_paths_of_strangers_are_no_labels(self, server: Running) -> None:
+    def test_unknown_paths_and_methods_are_no_labels(self, server: Running) -> None:
         for number in range(5):
             server.get(f"/stranger-{number}")
-            server.get(f"{ASKED}&stranger={number}", f"STRANGER{number}")
+            server.get(f"{TARGET}&stranger={number}", f"STRANGER{number}")
         text = server.ask_admin("/metrics")[1]
         assert {route for route, _ in requests(server)} <= {URL, "other"}
         assert "stranger" not in text.lower()
@@ -326,45 +326,45 @@ class TestMetrics:
         assert requests(new_server) == {}
         assert new_server.metric(IN_FLIGHT) == 0
 
-    def test_connections_and_retries(self, new_server: Running, database: CasesDatabase) -> None:
+    def test_connections_and_retries_are_counted(self, new_server: Running, database: CasesDatabase) -> None:
         assert new_server.metric(OPEN) == 0
-        ask_on_all_threads(new_server, database)
+        request_on_all_threads(new_server, database)
         assert new_server.metric(OPEN) == THREADS
         assert new_server.metric(RETRIES) == 0
         new_server.ask_admin("/readyz")
         assert new_server.metric(OPEN) == THREADS + 1
         execute(database.owner, f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}")
-        ask_on_all_threads(new_server, database)
+        request_on_all_threads(new_server, database)
         assert new_server.metric(RETRIES) == THREADS
         assert new_server.metric(OPEN) == THREADS + 1
         assert new_server.metric(BUSY) == 0
 
-    def test_time_that_the_database_takes(self, server: Running, database: CasesDatabase) -> None:
-        name, beyond = "medmitra_database_seconds", 'medmitra_database_seconds_bucket{le="0.1"}'
-        before, slow_before = server.metric(STATEMENTS), server.metric(STATEMENTS) - server.metric(beyond)
+    def test_the_time_of_statements_is_measured(self, server: Running, database: CasesDatabase) -> None:
+        name, bucket = "medmitra_database_seconds", 'medmitra_database_seconds_bucket{le="0.1"}'
+        before, slow_before = server.metric(STATEMENTS), server.metric(STATEMENTS) - server.metric(bucket)
         with database.locked() as writer, ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(server.get, ASKED)
+            response = pool.submit(server.get, TARGET)
             wait_until(lambda: database.waiting)
             execute(writer, "SELECT pg_sleep(0.2)")
             writer.rollback()
-            assert answer.result()[0].status == 200
+            assert response.result()[0].status == 200
         assert server.metric(STATEMENTS) > before
-        assert server.metric(STATEMENTS) - server.metric(beyond) == slow_before + 1
+        assert server.metric(STATEMENTS) - server.metric(bucket) == slow_before + 1
         assert server.metric(f"{name}_sum") > 0.2
 
-    def test_cases(self, server: Running, database: CasesDatabase) -> None:
+    def test_returned_cases_are_counted(self, server: Running, database: CasesDatabase) -> None:
         database.add(case(), case(), case())
         before = server.metric(CASES)
-        server.get(ASKED)
+        server.get(TARGET)
         assert server.metric(CASES) == before + 3
-        server.get(ASKED, "HEAD")
+        server.get(TARGET, "HEAD")
         server.get(URL)
         assert server.metric(CASES) == before + 3
         database.add_many([DOCTOR], 2_997)
-        server.get(ASKED)
+        server.get(TARGET)
         assert server.metric(CASES) == before + 3_003
 
-    def test_what_it_is_and_what_it_costs(self, server: Running) -> None:
+    def test_metrics_have_the_version_and_process_resources(self, server: Running) -> None:
         status, text = server.ask_admin("/metrics")
         assert status == 200
         families = {family.name: family for family in text_string_to_metric_families(text)}
@@ -374,20 +374,20 @@ class TestMetrics:
         for name in ("process_open_fds", "process_resident_memory_bytes"):
             assert families[name].samples[0].value > 0
 
-    def test_nothing_of_patients_or_doctors(self, server: Running, database: CasesDatabase) -> None:
+    def test_metrics_name_no_patients_or_doctors(self, server: Running, database: CasesDatabase) -> None:
         database.add(case(patient_name="Zebediah Quux"))
-        server.get(ASKED, **{"X-Request-ID": "night-shift", "X-Forwarded-For": "198.51.100.2"})
+        server.get(TARGET, **{"X-Request-ID": "night-shift", "X-Forwarded-For": "198.51.100.2"})
         text = server.ask_admin("/metrics")[1]
         for secret in (DOCTOR, "Zebediah", "Patient", "night-shift", "198.51.100.2", "127.0.0.1", "user_id"):
             assert secret not in text, secret
 
 
-def ask_on_all_threads(server: Running, database: CasesDatabase) -> None:
-    """Let each thread ask the database once, at once."""
+def request_on_all_threads(server: Running, database: CasesDatabase) -> None:
+    """Make each thread query the database once, all at the same time."""
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(THREADS))
         writer = stack.enter_context(database.locked())
-        answers = [pool.submit(server.get, ASKED) for _ in range(THREADS)]
+        responses = [pool.submit(server.get, TARGET) for _ in range(THREADS)]
         wait_until(lambda: len(database.waiting) == THREADS)
         writer.rollback()
-        assert [answer.result()[0].status for answer in answers] == [200] * THREADS
+        assert [response.result()[0].status for response in responses] == [200] * THREADS
