@@ -1,4 +1,4 @@
-"""The files of sql/: what they make, who may do what with it, and how Postgres runs the query."""
+"""The files of sql/: the objects that they create, the rights of the role, and the plans of the query."""
 
 import datetime as dt
 import json
@@ -30,7 +30,7 @@ from tests.support.factories import (
 )
 from tests.support.plans import Plan
 
-ASKED = BoundQuery(CaseQuery(DOCTOR), DOCTOR, row_versions=True).parameters()
+PARAMETERS = BoundQuery(CaseQuery(DOCTOR), DOCTOR, row_versions=True).parameters()
 
 SNAPSHOT = """
     SELECT 'column', attrelid::regclass::text, attname,
@@ -64,7 +64,7 @@ def owner(empty_database: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def service(database: CasesDatabase) -> Iterator[Connection]:
-    """A session of the service's own role."""
+    """Open a session of the service's role."""
     with closing(psycopg2.connect(database.service_dsn)) as connection:
         connection.autocommit = True
         yield connection
@@ -77,12 +77,12 @@ def test_every_file_begins_with_its_name_and_its_purpose(path: Any) -> None:
     assert re.match(r"-- \w.{20,}", purpose)
 
 
-def test_a_missing_file_is_named() -> None:
+def test_the_error_names_a_missing_file() -> None:
     with pytest.raises(SqlFileError, match=r"sql/no_such_query\.sql"):
         read_sql("no_such_query")
 
 
-def test_a_file_that_is_not_what_its_name_says_is_refused(
+def test_a_file_with_another_name_in_its_first_line_is_rejected(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     (tmp_path / "select_cases.sql").write_text("-- name: something_else\nSELECT 1")
@@ -101,7 +101,7 @@ def test_running_the_files_again_changes_nothing(owner: Connection, layout: Any)
     assert len(first) > 20
 
 
-def test_the_existing_table_is_not_changed(owner: Connection) -> None:
+def test_the_files_do_not_change_an_existing_table(owner: Connection) -> None:
     execute(owner, PRODUCT_TABLE)
     table = "SELECT oid, xmin, relacl FROM pg_class WHERE oid = 'public.cases'::regclass"
     before = execute(owner, table), execute(owner, SNAPSHOT)
@@ -151,20 +151,20 @@ def test_updated_at_is_the_time_of_the_last_change(owner: Connection, change: st
     "moment", ["infinity", "-infinity", "0001-12-31 23:59:59+00 BC", "10000-01-01 00:00:00+00"]
 )
 @pytest.mark.parametrize("column", ["created_at", "updated_at"])
-def test_times_that_iso_8601_cannot_write_are_refused(owner: Connection, column: str, moment: str) -> None:
+def test_times_that_iso_8601_cannot_express_are_rejected(owner: Connection, column: str, moment: str) -> None:
     LAYOUTS["own_table"].create(owner)
     with pytest.raises(psycopg2.errors.CheckViolation):
         add(owner, **{column: moment})
 
 
-def test_a_case_id_belongs_to_one_case(owner: Connection) -> None:
+def test_a_case_id_is_unique(owner: Connection) -> None:
     LAYOUTS["own_table"].create(owner)
     add(owner, case_id=DOCTOR)
     with pytest.raises(psycopg2.errors.UniqueViolation):
         add(owner, case_id=DOCTOR.upper())
 
 
-def test_what_a_writer_may_leave_out(owner: Connection) -> None:
+def test_optional_columns_have_defaults(owner: Connection) -> None:
     LAYOUTS["own_table"].create(owner)
     execute(owner, "INSERT INTO medmitra.cases (user_id, patient_name, patient_age, patient_gender)"
                    " VALUES (%s, '', 0, '')", [DOCTOR])  # fmt: skip
@@ -191,40 +191,40 @@ def test_what_a_writer_may_leave_out(owner: Connection) -> None:
         "SET ROLE pg_read_all_data",
     ],
 )
-def test_the_role_reads_cases_and_may_do_nothing_else(owner: Connection, statement: str) -> None:
+def test_the_role_can_only_read_cases(owner: Connection, statement: str) -> None:
     LAYOUTS["own_table"].create(owner)
     execute(owner, "CREATE TABLE public.secrets (x int); ALTER TABLE medmitra.cases ADD COLUMN note text")
-    # The role may switch its read-only default off, so what holds it back are the grants.
+    # The role can turn off its read-only default, so only the grants restrict it.
     execute(owner, "SET SESSION AUTHORIZATION medmitra_cases; SET default_transaction_read_only = off")
-    execute(owner, WHOLE_LIST.read, ASKED)
+    execute(owner, WHOLE_LIST.read, PARAMETERS)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         execute(owner, statement)
 
 
-def test_a_view_without_row_versions_will_do(empty_database: str, owner: Connection) -> None:
+def test_a_view_without_row_versions_is_enough_for_body_etags(empty_database: str, owner: Connection) -> None:
     execute(owner, PRODUCT_TABLE)
     execute(owner, re.sub(r",\n    --[^\n]*\n    xmin\n", "\n", read_sql("existing_table")))
     execute(owner, read_sql("roles"))
     (name,) = execute(owner, "SELECT current_database()")[0]
     service_dsn = make_dsn(empty_database, dbname=name, user="medmitra_cases")
     with client_on(service_dsn, MEDMITRA_ETAG_SOURCE="body") as client:
-        answer = client.get(f"/cases/all_cases?user_id={DOCTOR}")
-    assert answer.get_json() == {"cases": []}
-    assert answer.headers["ETag"]
+        response = client.get(f"/cases/all_cases?user_id={DOCTOR}")
+    assert response.get_json() == {"cases": []}
+    assert response.headers["ETag"]
 
 
 @pytest.mark.parametrize(
     "statement", ["TABLE public.cases", "UPDATE public.cases SET status = ''", "DELETE FROM medmitra.cases"]
 )
-def test_the_role_has_no_way_around_the_view(owner: Connection, statement: str) -> None:
+def test_the_role_cannot_bypass_the_view(owner: Connection, statement: str) -> None:
     LAYOUTS["existing_table"].create(owner)
     execute(owner, "SET SESSION AUTHORIZATION medmitra_cases; SET default_transaction_read_only = off")
-    execute(owner, WHOLE_LIST.read, ASKED)
+    execute(owner, WHOLE_LIST.read, PARAMETERS)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         execute(owner, statement)
 
 
-def test_a_role_that_can_do_more_is_refused(owner: Connection) -> None:
+def test_a_role_with_other_powers_is_rejected(owner: Connection) -> None:
     LAYOUTS["own_table"].create(owner)
     execute(owner, "ALTER ROLE medmitra_cases CREATEDB NOLOGIN")
     try:
@@ -239,7 +239,7 @@ def test_a_role_that_can_do_more_is_refused(owner: Connection) -> None:
 @pytest.mark.parametrize(
     "moment", ["infinity", "-infinity", "0001-12-31 23:59:59+00 BC", "10000-01-01 00:00:00+00"]
 )
-def test_the_view_has_no_time_that_iso_8601_cannot_write(owner: Connection, moment: str) -> None:
+def test_the_view_hides_times_that_iso_8601_cannot_express(owner: Connection, moment: str) -> None:
     LAYOUTS["existing_table"].create(owner)
     execute(
         owner,
@@ -248,7 +248,7 @@ def test_the_view_has_no_time_that_iso_8601_cannot_write(owner: Connection, mome
         " VALUES ('1', %s, '', 0, '', %s, now())",
         [DOCTOR, moment],
     )
-    ((*_, created_at, updated_at, _version),) = execute(owner, WHOLE_LIST.read, ASKED)
+    ((*_, created_at, updated_at, _version),) = execute(owner, WHOLE_LIST.read, PARAMETERS)
     assert created_at is None
     assert updated_at is not None
 
@@ -263,15 +263,15 @@ def test_the_view_has_no_time_that_iso_8601_cannot_write(owner: Connection, mome
         ("random_page_cost", "1.1"),
     ],
 )
-def test_the_roles_settings_hold_in_its_sessions(service: Connection, setting: str, value: str) -> None:
+def test_sessions_have_the_settings_of_the_role(service: Connection, setting: str, value: str) -> None:
     assert execute(service, f"SHOW {setting}") == [(value,)]
 
 
-@pytest.mark.parametrize("mine", [50, 20_000])
-def test_the_query_is_one_ordered_index_scan(database: CasesDatabase, service: Connection, mine: int) -> None:
-    others = [str(uuid.uuid4()) for _ in range(500)]
-    database.add_many(others, 100_000)
-    database.add_many([DOCTOR], mine)
+@pytest.mark.parametrize("count", [50, 20_000])
+def test_the_plan_is_one_ordered_index_scan(database: CasesDatabase, service: Connection, count: int) -> None:
+    other_doctors = [str(uuid.uuid4()) for _ in range(500)]
+    database.add_many(other_doctors, 100_000)
+    database.add_many([DOCTOR], count)
     index = (
         "cases_doctor_id_id_idx" if database.layout is LAYOUTS["existing_table"] else "cases_user_id_id_idx"
     )
@@ -280,21 +280,21 @@ def test_the_query_is_one_ordered_index_scan(database: CasesDatabase, service: C
         assert "Filter" not in scan
 
 
-def test_interleaved_doctors_are_read_by_the_index_too(database: CasesDatabase, service: Connection) -> None:
+def test_cases_of_interleaved_doctors_use_index_scans(database: CasesDatabase, service: Connection) -> None:
     database.add_many([DOCTOR, *(str(uuid.uuid4()) for _ in range(1999))], 100_050)
     assert [scan["Node Type"] for scan in scans(service)] == ["Index Scan"] * 3
 
 
 def scans(service: Connection) -> Iterator[dict[str, Any]]:
-    """How the query reads the table in the three ways it is run: up to a limit, whole, and as a cursor."""
-    for before, limit in (("", 2_001), ("", None), ("DECLARE cases CURSOR FOR", None)):
-        statement = f"EXPLAIN (FORMAT JSON) {before} {SELECT_CASES}"
-        ((plan,),) = execute(service, statement, {**ASKED, "limit": limit})
+    """Yield the scan node of the query's three forms: with a limit, without, and in a cursor."""
+    for prefix, limit in (("", 2_001), ("", None), ("DECLARE cases CURSOR FOR", None)):
+        statement = f"EXPLAIN (FORMAT JSON) {prefix} {SELECT_CASES}"
+        ((plan,),) = execute(service, statement, {**PARAMETERS, "limit": limit})
         node: dict[str, Any] = plan[0]["Plan"]
         if limit is not None:
             assert node["Node Type"] == "Limit", json.dumps(plan, indent=1)
             (node,) = node["Plans"]
-        # Whose cases may be seen is decided once, not row by row.
+        # The doctor's right to the cases is checked once, not for each row.
         assert node["Node Type"] == "Result", json.dumps(plan, indent=1)
         assert "medmitra.user_id" in node["One-Time Filter"]
         (node,) = node["Plans"]
@@ -307,16 +307,16 @@ def test_the_query_works_for_any_role_and_search_path(database: CasesDatabase) -
     with closing(
         psycopg2.connect(make_dsn(database.owner_dsn, options="-c search_path=pg_catalog"))
     ) as other:
-        assert len(execute(other, WHOLE_LIST.read, ASKED)) == 1
+        assert len(execute(other, WHOLE_LIST.read, PARAMETERS)) == 1
 
 
-def test_the_plain_list_has_statements_of_its_own() -> None:
+def test_the_plain_list_has_separate_statements() -> None:
     assert BoundQuery(CaseQuery(DOCTOR), DOCTOR, True).statements is WHOLE_LIST
     assert BoundQuery(CaseQuery(DOCTOR, sort_order="asc"), DOCTOR, True).statements is WHOLE_LIST
     assert BoundQuery(CaseQuery(DOCTOR, sort_order="desc"), DOCTOR, True).statements is not WHOLE_LIST
 
 
-# What a plan that applies a filter says of it.
+# For each filter: a value, and a text that only a plan with this filter contains.
 FILTERS: dict[str, tuple[Any, str]] = {
     "status": ("pending", "status"),
     "gender": ("female", "patient_gender"),
@@ -330,30 +330,30 @@ FILTERS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("limit", [None, 5])
-@pytest.mark.parametrize("asked", [(), *((name,) for name in FILTERS), tuple(FILTERS)], ids="+".join)
-def test_filters_that_are_not_asked_for_are_not_in_the_plan(
-    database: CasesDatabase, asked: tuple[str, ...], limit: int | None
+@pytest.mark.parametrize("names", [(), *((name,) for name in FILTERS), tuple(FILTERS)], ids="+".join)
+def test_the_plan_contains_only_the_requested_filters(
+    database: CasesDatabase, names: tuple[str, ...], limit: int | None
 ) -> None:
-    query = CaseQuery(DOCTOR, sort_order="desc", limit=limit, **{name: FILTERS[name][0] for name in asked})
+    query = CaseQuery(DOCTOR, sort_order="desc", limit=limit, **{name: FILTERS[name][0] for name in names})
     plan = str(Plan.of(database, query))
-    assert {name for name, (_, mark) in FILTERS.items() if mark in plan} == {*asked}
+    assert {name for name, (_, text) in FILTERS.items() if text in plan} == {*names}
 
 
 @pytest.mark.parametrize("sort_order", ["asc", "desc"])
 @pytest.mark.parametrize("sort_by", SORT_COLUMNS)
-def test_only_the_column_asked_for_sorts(database: CasesDatabase, sort_by: str, sort_order: str) -> None:
+def test_plans_sort_only_by_the_given_column(database: CasesDatabase, sort_by: str, sort_order: str) -> None:
     database.add(case(), case())
     plan = Plan.of(database, CaseQuery(DOCTOR, sort_by=sort_by, sort_order=sort_order, limit=5))
-    ((key, then),) = [node["Sort Key"] for node in plan.page if "Sort Key" in node]
+    ((key, second_key),) = [node["Sort Key"] for node in plan.page if "Sort Key" in node]
     assert sort_by in key
     assert key.endswith(" DESC NULLS LAST") == (sort_order == "desc")
-    assert re.fullmatch(r"(\w+\.)?id", then)
+    assert re.fullmatch(r"(\w+\.)?id", second_key)
 
 
-@pytest.mark.parametrize("mine", [50, 5_000])
-def test_insertion_order_is_read_from_the_index_both_ways(database: CasesDatabase, mine: int) -> None:
+@pytest.mark.parametrize("count", [50, 5_000])
+def test_the_index_gives_the_insertion_order_in_both_directions(database: CasesDatabase, count: int) -> None:
     database.add_many([str(uuid.uuid4()) for _ in range(100)], 20_000)
-    database.add_many([DOCTOR], mine)
+    database.add_many([DOCTOR], count)
     first = CaseQuery(DOCTOR, limit=5)
     for query, direction in ((first, "Forward"), (first._replace(sort_order="desc"), "Backward")):
         plan = Plan.of(database, query)
@@ -365,9 +365,9 @@ def test_insertion_order_is_read_from_the_index_both_ways(database: CasesDatabas
 
 
 @pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
-def test_no_other_doctors_case_is_a_place_even_to_a_role_that_sees_them_all(database: CasesDatabase) -> None:
-    others, mine = case(user_id=DOCTOR[:-1] + "7"), case()
-    database.add(others, mine)
-    query = CaseQuery(DOCTOR, after=others["case_id"])
+def test_another_doctors_case_is_no_cursor_even_if_the_role_sees_all_cases(database: CasesDatabase) -> None:
+    other, own = case(user_id=DOCTOR[:-1] + "7"), case()
+    database.add(other, own)
+    query = CaseQuery(DOCTOR, after=other["case_id"])
     bound = BoundQuery(query, DOCTOR, row_versions=True)
     assert execute(database.owner, bound.statements.read, bound.parameters()) == []

@@ -1,4 +1,4 @@
-"""The watch: ends connections whose server does not answer, and itself when there are none."""
+"""The watchdog cuts off connections whose server does not respond. Its thread ends with the last one."""
 
 import gc
 import threading
@@ -19,23 +19,23 @@ from tests.support.factories import CasesDatabase, execute
 from tests.support.processes import wait_until
 from tests.support.proxy import Proxy
 
-# The table's layout has no say in any of this.
+# These tests do not depend on the table layout.
 pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
 
 
 @pytest.fixture
 def proxy(database: CasesDatabase) -> Iterator[Proxy]:
-    """A server that can be mute, in front of the real one."""
+    """Run a proxy in front of the real server. It can stop forwarding data."""
     with closing(Proxy(database.service_dsn)) as proxy:
         yield proxy
 
 
-def watches() -> set[threading.Thread]:
+def watchdog_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name == "watch"}
 
 
-def opened() -> float:
-    """How many connections there are, as the metrics have it."""
+def open_connections() -> float:
+    """Return the number of open connections in the metrics."""
     return metrics.REGISTRY.get_sample_value("medmitra_database_connections_open") or 0.0
 
 
@@ -46,13 +46,13 @@ def descriptors() -> int:
 @pytest.mark.parametrize(
     ("options", "seconds"),
     [
-        ("", 6.5),  # the role's own
+        ("", 6.5),  # the role's statement_timeout
         ("-c statement_timeout=100", 1.6),
         ("-c statement_timeout=2min", 121.5),
         ("-c statement_timeout=0", 60),
     ],
 )
-def test_it_waits_as_long_as_the_server_lets_queries_run(
+def test_the_timeout_depends_on_the_servers_statement_timeout(
     database: CasesDatabase, options: str, seconds: float
 ) -> None:
     url = make_dsn(database.service_dsn, **({"options": options} if options else {}))
@@ -60,35 +60,35 @@ def test_it_waits_as_long_as_the_server_lets_queries_run(
         assert connection.answer_timeout_seconds == pytest.approx(seconds)
 
 
-def test_it_ends_with_its_last_connection_and_begins_again(database: CasesDatabase) -> None:
-    before = watches()
+def test_the_thread_ends_with_the_last_connection_and_restarts(database: CasesDatabase) -> None:
+    before = watchdog_threads()
     watchdog = Watchdog()
-    assert watches() == before
+    assert watchdog_threads() == before
     for _ in range(2):
         connections = [watchdog.watch(connect(database.service_dsn)) for _ in range(3)]
-        assert len(watches() - before) == 1
+        assert len(watchdog_threads() - before) == 1
         assert set(watchdog.connections()) == set(connections)
         for connection in connections:
             connection.close()
         assert watchdog.connections() == []
-        wait_until(lambda: watches() <= before)
+        wait_until(lambda: watchdog_threads() <= before)
 
 
-def test_what_a_thread_leaves_behind_is_closed(database: CasesDatabase) -> None:
+def test_connections_of_ended_threads_are_closed(database: CasesDatabase) -> None:
     gc.collect()
-    threads, connections, files = watches(), opened(), descriptors()
+    threads, connections, files = watchdog_threads(), open_connections(), descriptors()
     reader = Database(database.service_dsn, wait_seconds=0)
     with ThreadPoolExecutor(3) as pool:
         barrier = threading.Barrier(3)
-        for asked in [pool.submit(reader.read, 0, lambda _: barrier.wait()) for _ in range(3)]:
-            asked.result()
-        del asked
-        assert opened() == connections + 3
-    wait_until(lambda: (opened(), descriptors()) == (connections, files))
-    wait_until(lambda: watches() <= threads)
+        for future in [pool.submit(reader.read, 0, lambda _: barrier.wait()) for _ in range(3)]:
+            future.result()
+        del future
+        assert open_connections() == connections + 3
+    wait_until(lambda: (open_connections(), descriptors()) == (connections, files))
+    wait_until(lambda: watchdog_threads() <= threads)
 
 
-def test_it_begins_with_the_next_connection_if_it_could_not(
+def test_the_thread_starts_later_if_the_first_start_failed(
     database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = threading.Thread.start
@@ -98,25 +98,25 @@ def test_it_begins_with_the_next_connection_if_it_could_not(
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    before = watches()
+    before = watchdog_threads()
     with closing(Database(database.service_dsn, wait_seconds=0)) as reader:
         with monkeypatch.context() as failing:
             failing.setattr(threading.Thread, "start", fail)
             with pytest.raises(RuntimeError, match="can't start new thread"):
                 reader.read(0, lambda _: None)
         assert reader.read(0, lambda connection: execute(connection, "SELECT 42")) == [(42,)]
-        assert len(watches() - before) == 1
+        assert len(watchdog_threads() - before) == 1
 
 
-def test_a_query_in_time_is_left_alone(database: CasesDatabase) -> None:
+def test_a_query_within_the_timeout_is_not_cut_off(database: CasesDatabase) -> None:
     url = make_dsn(database.service_dsn, options="-c statement_timeout=0")
     with closing(Watchdog().watch(connect(url))) as connection:
-        execute(connection, "SELECT pg_sleep(0.6)")  # longer than from one look to the next but one
+        execute(connection, "SELECT pg_sleep(0.6)")  # longer than two polling intervals
         assert not connection.cut_off
         assert execute(connection, "SELECT 42") == [(42,)]
 
 
-def test_a_server_that_falls_silent_right_after_the_login(
+def test_a_server_that_hangs_after_the_login_is_cut_off(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Connection, "answer_timeout_seconds", 0.1)
@@ -128,7 +128,7 @@ def test_a_server_that_falls_silent_right_after_the_login(
     assert connection.closed
 
 
-def test_a_long_list_that_falls_silent(proxy: Proxy) -> None:
+def test_a_server_that_hangs_within_a_list_is_cut_off(proxy: Proxy) -> None:
     url = make_dsn(proxy.dsn, options="-c statement_timeout=100")
     with closing(Watchdog().watch(connect(url))) as connection:
         connection.autocommit = False
@@ -143,7 +143,7 @@ def test_a_long_list_that_falls_silent(proxy: Proxy) -> None:
                 connection.rollback()
 
 
-def test_a_connection_that_is_gone_can_be_cut_off(database: CasesDatabase) -> None:
+def test_a_lost_connection_can_be_cut_off_and_closed_twice(database: CasesDatabase) -> None:
     connection = connect(database.service_dsn)
     execute(database.owner, "SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
     connection.cut()
@@ -154,11 +154,11 @@ def test_a_connection_that_is_gone_can_be_cut_off(database: CasesDatabase) -> No
         execute(connection, "SELECT 42")
 
 
-def test_a_connection_that_is_lost_before_it_is_watched(database: CasesDatabase) -> None:
-    connections = opened()
+def test_a_connection_lost_before_the_watch_is_closed(database: CasesDatabase) -> None:
+    connections = open_connections()
     connection = connect(database.service_dsn)
-    assert opened() == connections + 1
+    assert open_connections() == connections + 1
     execute(database.owner, "SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
     with pytest.raises(psycopg2.OperationalError):
         Watchdog().watch(connection)
-    assert opened() == connections
+    assert open_connections() == connections
