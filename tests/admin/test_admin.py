@@ -136,12 +136,12 @@ def test_responses_have_their_content_type(server: Running, target: str, content
         assert list(json.loads(response.read())) == ["detail"]
 
 
-def test_the_service_is_alive_and_ready(server: Running) -> None:
+def test_livez_and_readyz_report_a_working_service(server: Running) -> None:
     assert server.ask_admin("/livez") == ALIVE
     assert server.ask_admin("/readyz") == READY
 
 
-def test_it_is_alive_if_all_threads_wait_for_the_database(server: Running, database: CasesDatabase) -> None:
+def test_livez_works_if_all_threads_wait_for_the_database(server: Running, database: CasesDatabase) -> None:
     before = server.metric(IN_FLIGHT)
     with database.locked() as writer, ThreadPoolExecutor(5) as pool:
         responses = [pool.submit(server.get, TARGET) for _ in range(5)]
@@ -154,7 +154,7 @@ def test_it_is_alive_if_all_threads_wait_for_the_database(server: Running, datab
     wait_until(lambda: server.metric(IN_FLIGHT) == before == server.metric(BUSY) == 0)
 
 
-def test_it_is_alive_but_not_ready_without_a_database() -> None:
+def test_livez_works_but_readyz_fails_without_a_database() -> None:
     wait = {"MEDMITRA_DATABASE_WAIT_SECONDS": "60"}
     with serve("host=127.0.0.1 port=1", **wait, **ADMIN) as server:
         assert server.ask_admin("/livez") == ALIVE
@@ -166,13 +166,13 @@ def test_it_is_alive_but_not_ready_without_a_database() -> None:
     assert "Traceback" not in server.printed
 
 
-def test_it_is_not_ready_without_the_table(empty_database: str) -> None:
+def test_readyz_fails_without_the_table(empty_database: str) -> None:
     with serve(empty_database, **ADMIN) as server:
         assert server.ask_admin("/readyz") == not_ready("unexpected database error")
         assert server.ask_admin("/livez") == ALIVE
 
 
-def test_it_is_not_ready_without_a_right_that_requests_need(database: CasesDatabase) -> None:
+def test_readyz_fails_without_a_right_that_requests_need(database: CasesDatabase) -> None:
     execute(database.owner, "REVOKE SELECT (xmin) ON medmitra.cases FROM medmitra_cases")
     try:
         with serve(database.service_dsn, **ADMIN) as server:
@@ -184,7 +184,7 @@ def test_it_is_not_ready_without_a_right_that_requests_need(database: CasesDatab
         execute(database.owner, "GRANT SELECT (xmin) ON medmitra.cases TO medmitra_cases")
 
 
-def test_it_is_not_ready_while_the_database_is_frozen(new_server: Running, database: CasesDatabase) -> None:
+def test_readyz_fails_while_the_database_is_frozen(new_server: Running, database: CasesDatabase) -> None:
     assert new_server.ask_admin("/readyz") == READY
     ((pid,),) = execute(database.owner, f"SELECT pid {SESSIONS}")
     with frozen(pid), ThreadPoolExecutor(20) as pool:
@@ -198,7 +198,7 @@ def test_it_is_not_ready_while_the_database_is_frozen(new_server: Running, datab
     assert connections == 1
 
 
-def test_it_is_ready_again_after_a_lost_connection(new_server: Running, database: CasesDatabase) -> None:
+def test_readyz_works_again_after_a_lost_connection(new_server: Running, database: CasesDatabase) -> None:
     for _ in range(3):
         assert new_server.ask_admin("/readyz") == READY
         execute(database.owner, f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}")
@@ -253,7 +253,7 @@ def responds(server: Running) -> bool:
 
 
 class TestMetrics:
-    """The metrics."""
+    """The content of ``/metrics``."""
 
     @pytest.mark.parametrize(
         ("request_line", "route", "status"),

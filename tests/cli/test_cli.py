@@ -121,7 +121,7 @@ def test_load_sample_rejects_incomplete_or_invalid_options(empty_database: str, 
 
 
 @pytest.mark.parametrize("command", ["init-db", "load-sample"])
-def test_commands_reject_an_existing_table(empty_database: str, owner: Connection, command: str) -> None:
+def test_commands_reject_a_view_as_the_table(empty_database: str, owner: Connection, command: str) -> None:
     LAYOUTS["existing_table"].create(owner)
     result = run(command, url=empty_database)
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""The watchdog cuts off connections whose server does not respond. Its thread ends with the last one."""
+"""The watchdog cuts off connections without a response. Its thread ends after the last connection."""
 
 import gc
 import threading
@@ -154,7 +154,7 @@ def test_a_lost_connection_can_be_cut_off_and_closed_twice(database: CasesDataba
         execute(connection, "SELECT 42")
 
 
-def test_a_connection_lost_before_the_watch_is_closed(database: CasesDatabase) -> None:
+def test_watch_closes_a_lost_connection(database: CasesDatabase) -> None:
     connections = open_connections()
     connection = connect(database.service_dsn)
     assert open_connections() == connections + 1

@@ -33,7 +33,7 @@ UNDOCUMENTED_HEADERS = {"content-type", "content-length", "transfer-encoding", "
 
 
 def resolved(described: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of the document, or the part that its ``$ref`` names."""
+    """Return a part of the document, or the part that its ``$ref`` refers to."""
     if "$ref" not in described:
         return described
     part: dict[str, Any] = DOCUMENT
@@ -53,7 +53,7 @@ def test_the_document_is_valid(needs_tokens: bool) -> None:
     document = json.loads(json.dumps(openapi(needs_tokens=needs_tokens)))
     assert next(iter(document.items()))[0] == "openapi"
     assert document["openapi"].startswith("3.1.")
-    assert "(?P" not in json.dumps(document)  # the syntax of named groups in Python only
+    assert "(?P" not in json.dumps(document)  # only Python's patterns have this syntax
     assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
 
 

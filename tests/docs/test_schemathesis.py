@@ -59,7 +59,7 @@ def check(case: Case[Any], server: Running, **headers: str) -> None:
     """Send a request, and compare the response with the document.
 
     The service must accept valid requests and reject invalid ones. Valid requests must therefore name an
-    existing case, and no 30th of February, which a pattern cannot tell from the 28th.
+    existing case, and no 30th of February, which a pattern cannot distinguish from the 28th.
     """
     assert case.meta is not None
     if case.meta.generation.mode is GenerationMode.POSITIVE:

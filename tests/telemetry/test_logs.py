@@ -44,13 +44,13 @@ from medmitra_cases.dao import reader
 
 def fetch_cases(connection, bound, max_rows):
     if bound.query.user_id == {OTHER_DOCTOR!r}:
-        raise RuntimeError("a mistake\\nof ours")
+        raise RuntimeError("a mistake\\nin two lines")
     return fetch(connection, bound, max_rows)
 
 def wsgi_app(self, environ, start_response):
     response = serve(self, environ, start_response)
     if environ["PATH_INFO"].startswith("/mistake"):
-        raise RuntimeError("another mistake\\nof ours")
+        raise RuntimeError("another mistake\\nin two lines")
     return response
 
 fetch, reader.fetch_cases = reader.fetch_cases, fetch_cases

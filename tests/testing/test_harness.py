@@ -248,7 +248,7 @@ assert "pytest" not in sys.modules
                     os.write(writer, str(error).encode())
                 signal.pause()
             assert b"only the process that started" in os.read(reader, 1_000)
-        # The child holds the stdin of the harness open. A harness that had to be killed raises HarnessError.
+        # The child holds the harness's stdin open. harness() raises HarnessError if it must kill the process.
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
