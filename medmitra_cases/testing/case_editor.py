@@ -37,7 +37,7 @@ class CommandRefused(MedmitraCasesError):
 
 
 class CaseEditor:
-    """An editor of the table ``medmitra.cases``."""
+    """An editor of the table ``medmitra.cases``. It composes its statements of the keys that a test sends."""
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         """Connect.

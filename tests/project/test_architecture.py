@@ -1,6 +1,7 @@
 """Imports between the wings of the package point down, and few modules import Flask."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,3 +137,16 @@ def test_no_function_contains_an_import() -> None:
             if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in top
         ]
         assert not hidden, path.name
+
+
+def test_queries_are_files_of_sql() -> None:
+    """A string may hold a command (SET, EXPLAIN, CREATE DATABASE), but no query."""
+    query = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\s(?!pg_advisory_lock)")
+    for module, path in MODULES.items():
+        strings = [
+            node.value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        composed = module == "testing.case_editor"  # of the keys that a test sends
+        assert composed or not any(query.match(text) for text in strings), module
