@@ -69,6 +69,8 @@ def configure(log_format: str) -> None:
     Args:
         log_format: ``text`` or ``json``.
     """
+    formatter = JsonFormatter() if log_format == "json" else TextFormatter()
     handler = LineHandler()
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.setFormatter(formatter)
+    handler.writer.formatter = formatter
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -52,4 +52,9 @@ CONNECTIONS_BUSY = Gauge(
     registry=REGISTRY,
 )
 CASES = Counter("medmitra_cases_returned", "Cases that were passed on for sending.", registry=REGISTRY)
+LOG_LINES_LOST = Counter(
+    "medmitra_log_lines_lost",
+    "Lines of the log and the audit that were not written, because stderr accepted no data.",
+    registry=REGISTRY,
+)
 BUILD = Info("medmitra_build", "The version of the service.", registry=REGISTRY)

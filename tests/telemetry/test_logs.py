@@ -333,18 +333,6 @@ def test_a_record_that_cannot_be_formatted_does_not_stop_the_log(capsys: pytest.
     assert json.loads(line)["message"] == "four clients"
 
 
-def test_threads_wait_while_the_queue_of_lines_is_full(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("medmitra_cases.telemetry.handler.MAX_QUEUED_LINES", 0)
-    handler = LineHandler()
-    handler.setFormatter(TextFormatter())
-    for number in range(20):
-        handler.emit(record("line %d", number))
-    handler.flush()
-    assert capsys.readouterr().err.count("some.logger: line ") == 20
-
-
 def test_a_json_line_has_five_keys() -> None:
     request_id.start("night-shift")
     entry = json.loads(JsonFormatter().format(record("%d clients", 3)))
