@@ -11,6 +11,7 @@ from typing import NamedTuple
 from medmitra_cases.dao import check_readable
 from medmitra_cases.database import Database
 from medmitra_cases.errors import DatabaseError
+from medmitra_cases.telemetry import call_after_fork
 
 # Seconds for the whole check, and the part of them for the attempts to connect.
 CHECK_TIMEOUT_SECONDS = 1.0
@@ -39,11 +40,16 @@ class Readiness:
         """
         self._row_versions = row_versions
         self._database = Database(database_url, wait_seconds=CONNECT_TIMEOUT_SECONDS)
+        self._last_logged: str | None = None
+        self._reset()
+        call_after_fork(self._reset)
+
+    def _reset(self) -> None:
         self._requested: SimpleQueue[Future[_Problem | None]] = SimpleQueue()
         self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
         self._latest: Future[_Problem | None] | None = None
         self._latest_at = 0.0
-        self._last_logged: str | None = None
 
     def problem(self) -> str | None:
         """Check the database, or wait for the result of a check that is still running.
@@ -51,20 +57,28 @@ class Readiness:
         Returns:
             The problem in a text without hosts and data; None if there is none.
         """
-        with self._lock:
-            if self._latest is None:
-                threading.Thread(target=self._run_checks, name="readiness", daemon=True).start()
-            if self._latest is None or self._latest.done():
-                self._latest, self._latest_at = Future(), time.monotonic()
-                self._requested.put(self._latest)
-            latest, deadline = self._latest, self._latest_at + CHECK_TIMEOUT_SECONDS
         try:
+            latest, deadline = self._request_check()
             problem = latest.result(max(deadline - time.monotonic(), 0))
         except FutureTimeout:
             text = f"no answer from the database within {CHECK_TIMEOUT_SECONDS:g} s"
             problem = _Problem(text, text)
+        except RuntimeError as error:  # the process may have no more threads at the moment
+            problem = _Problem("unexpected error", repr(error))
         self._log_change(problem)
         return problem and problem.public_text
+
+    def _request_check(self) -> tuple[Future[_Problem | None], float]:
+        """Return the running check, or a new one, and its deadline."""
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run_checks, name="readiness", daemon=True)
+                thread.start()
+                self._thread, self._latest = thread, None
+            if self._latest is None or self._latest.done():
+                self._latest, self._latest_at = Future(), time.monotonic()
+                self._requested.put(self._latest)
+            return self._latest, self._latest_at + CHECK_TIMEOUT_SECONDS
 
     def close(self) -> None:
         """Close the connection."""

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from medmitra_cases.errors import KeysUnavailable
+from medmitra_cases.telemetry import call_after_fork
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +48,14 @@ class JwksClient:
         """
         self._url = url
         self._keys: Mapping[str, jwt.PyJWK] = {}
-        self._fetched_at = self._started_at = float("-inf")  # in seconds of the monotonic clock
+        self._fetched_at = float("-inf")  # in seconds of the monotonic clock
         self._last_fetch_succeeded = False
+        self._reset()
+        call_after_fork(self._reset)
+
+    def _reset(self) -> None:
+        # The keys stay after a fork. A fetch that was running does not.
+        self._started_at = float("-inf")
         self._start_lock = threading.Lock()
         self._idle = threading.Event()
         self._idle.set()
@@ -84,13 +91,14 @@ class JwksClient:
         with self._start_lock:
             now = time.monotonic()
             if self._idle.is_set() and now - self._started_at >= REFETCH_SECONDS:
-                self._started_at = now
                 self._idle.clear()
                 try:
                     threading.Thread(target=self._fetch, name="signing-keys", daemon=True).start()
-                except RuntimeError:  # too many threads, at the moment
+                    self._started_at = now
+                except RuntimeError as error:  # too many threads at the moment; the next request tries again
+                    self._last_fetch_succeeded = False
                     self._idle.set()
-                    raise
+                    _log.warning("no keys from MEDMITRA_JWKS_URL: %s", error)
 
     def _fetch(self) -> None:
         try:

@@ -4,6 +4,8 @@ import re
 import secrets
 from contextvars import ContextVar
 
+from medmitra_cases.telemetry.fork import call_after_fork
+
 # The ids that the proxy may choose. Others are replaced, because the id goes into the log and the response.
 VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z", re.ASCII)
 
@@ -27,3 +29,10 @@ def current() -> str:
         Empty in a thread that handles no request.
     """
     return _current.get()
+
+
+def _forget() -> None:
+    _current.set("")
+
+
+call_after_fork(_forget)  # a child does not log in the name of the parent's last request

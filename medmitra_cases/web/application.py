@@ -7,7 +7,7 @@ from flask import Flask, Request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter
 
-from medmitra_cases.telemetry import request_id
+from medmitra_cases.telemetry import request_id, reset_if_forked
 
 # The key in the WSGI environment of the time when the request arrived, in seconds of the monotonic clock.
 RECEIVED_AT = "medmitra_cases.received_at"
@@ -30,6 +30,7 @@ class Application(Flask):
 
     def wsgi_app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Give the request its id, then handle it."""
+        reset_if_forked()
         request_id.start(environ.get("HTTP_X_REQUEST_ID", ""))
         return super().wsgi_app(environ, start_response)
 

@@ -8,7 +8,7 @@ from http import HTTPStatus
 import msgspec
 from flask import Blueprint, Response, g, request
 
-from medmitra_cases.telemetry import LineHandler, request_id
+from medmitra_cases.telemetry import LineHandler, call_after_fork, request_id
 
 _log = logging.getLogger("medmitra_cases.audit")  # documented: operators attach handlers to it
 
@@ -16,6 +16,8 @@ BROKEN_OFF = "broken_off"
 CUT_OFF = "cut_off"
 
 _unwritten: set["Entry"] = set()
+# The parent of a forked process writes the entries of its requests itself.
+call_after_fork(_unwritten.clear)
 
 
 class Entry:

@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -228,6 +229,20 @@ def test_the_readiness_check_survives_an_unexpected_error(
             assert readiness.problem() == "unexpected error"
             assert "Too many open files" in caplog.text
             assert readiness.problem() == "database unavailable"
+        assert readiness.problem() is None
+
+
+def test_the_readiness_check_survives_a_thread_that_cannot_start(
+    database: CasesDatabase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def cannot_start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with closing(Readiness(database.service_dsn, row_versions=True)) as readiness:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", cannot_start)
+            assert readiness.problem() == "unexpected error"
+        assert "can't start new thread" in caplog.text
         assert readiness.problem() is None
 
 

@@ -499,14 +499,27 @@ def test_fetches_ignore_the_proxies_of_the_environment(
     assert key_server.fetches == 1
 
 
-def test_a_fetch_that_cannot_start_does_not_prevent_the_next_one(
-    client: FlaskClient, set_seconds: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_a_thread_that_cannot_start_fails_only_the_requests_meanwhile(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", fail)
-        assert ask(client, TOKEN).status_code == 500
-    set_seconds(refetch=0)
+        patch.setattr(threading.Thread, "start", cannot_start)
+        for _ in range(2):
+            assert_unavailable(ask(client, TOKEN))
+    assert "no keys from MEDMITRA_JWKS_URL: can't start new thread" in caplog.text
+    assert "Traceback" not in caplog.text
     assert_accepted(ask(client, TOKEN))
+
+
+def test_stale_keys_are_used_if_no_thread_can_start(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, set_seconds: Callable[..., None]
+) -> None:
+    assert_accepted(ask(client, TOKEN))
+    set_seconds(refresh=0, refetch=0)
+    monkeypatch.setattr(threading.Thread, "start", cannot_start)
+    assert_accepted(ask(client, TOKEN))
+
+
+def cannot_start(_: threading.Thread) -> None:
+    """Fail as ``start()`` does when the user has too many processes."""
+    raise RuntimeError("can't start new thread")
