@@ -14,7 +14,7 @@ from medmitra_cases.errors import BrokenOff
 from medmitra_cases.schemas import error_body
 from medmitra_cases.server.request_parser import RequestParser
 from medmitra_cases.telemetry import metrics, request_id
-from medmitra_cases.web import BROKEN_OFF, RECEIVED_AT, SECURITY_HEADERS
+from medmitra_cases.web import BROKEN_OFF, RECEIVED_AT, SECURITY_HEADERS, audit
 
 # Seconds that a request may take to arrive while the server drains.
 MAX_ARRIVAL_SECONDS = 2.0
@@ -45,7 +45,17 @@ class _JsonErrorTask(ErrorTask):  # type: ignore[misc]
         self.content_length = len(body)
         self.set_close_on_finish()
         _count(self, str(error.code))
+        self._write_audit(error.code)
         self.write(b"" if self.request.command == "HEAD" else body)
+
+    def _write_audit(self, status: int) -> None:
+        """Leave a line in the audit. The application itself has left that of a request that failed (500)."""
+        server, request = self.channel.server, self.request
+        if server.route_of is not None and status != 500:
+            client = self.channel.addr[0]
+            if client == server.adj.trusted_proxy:
+                client = request.headers.get("X_FORWARDED_FOR", client).strip("[]")
+            audit.write_refused(server.route_of(request.path), request.query, client, status)
 
 
 class _Task(WSGITask):  # type: ignore[misc]

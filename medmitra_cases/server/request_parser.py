@@ -1,10 +1,15 @@
 """Parses requests, with the changes that this service makes to waitress's parser (its internals)."""
 
 import ipaddress
+import re
 import time
 from typing import Any
 
-from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.parser import HTTPRequestParser, ParsingError, split_uri
+
+# Of a header that cannot be read or is too large: the target after the method, and two fields.
+_TARGET = re.compile(rb"\s*\S+[ \t]+(\S+)")
+_FIELDS = re.compile(rb"(?i)\r\n(X-Request-ID|X-Forwarded-For):([^\r\n]*)(?=\r\n[^ \t])")
 
 
 class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
@@ -17,6 +22,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
     headers: dict[str, str]
     command = ""  # of a request whose first line is unreadable
     path = ""
+    query = ""
 
     def __init__(self, adj: Any) -> None:
         """Start with nothing received."""
@@ -25,10 +31,28 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
 
     def received(self, data: bytes) -> int:
         """Parse received bytes, and return how many of them belong to this request."""
+        header_before = self.header_plus
         consumed: int = super().received(data)
         if self.completed:
             self.received_at = time.monotonic()
+            if self.error is not None and self.body_rcv is None:
+                self._recover(header_before + data[:consumed])
         return consumed
+
+    def _recover(self, header: bytes) -> None:
+        """Read what the log and the audit need of a refused header, as far as it can be read."""
+        target = _TARGET.match(header)
+        try:
+            _, _, self.path, self.query, _ = split_uri(target[1] if target else b"")
+        except (ParsingError, ValueError):
+            self.path = self.query = ""
+        fields: dict[str, str] = {}
+        for name, value in _FIELDS.findall(header):
+            key = name.decode().upper().replace("-", "_")
+            fields[key] = ", ".join(filter(None, (fields.get(key), value.decode("latin-1").strip(" \t"))))
+        self.headers["X_REQUEST_ID"] = fields.get("X_REQUEST_ID", "")
+        self.headers.pop("X_FORWARDED_FOR", None)
+        self._keep_last_address(fields.get("X_FORWARDED_FOR", ""))
 
     def parse_header(self, header_plus: bytes) -> None:
         """Parse the header; a ParsingError quotes nothing of it."""

@@ -8,12 +8,15 @@ from http import HTTPStatus
 import msgspec
 from flask import Blueprint, Response, g, request
 
+from medmitra_cases.contract import PATH
+from medmitra_cases.schemas import parse_query_string
 from medmitra_cases.telemetry import LineHandler, call_after_fork, request_id
 
 _log = logging.getLogger("medmitra_cases.audit")  # documented: operators attach handlers to it
 
 BROKEN_OFF = "broken_off"
 CUT_OFF = "cut_off"
+REFUSED = "refused"
 
 _unwritten: set["Entry"] = set()
 # The parent of a forked process writes the entries of its requests itself.
@@ -31,11 +34,12 @@ class Entry:
         outcome: The outcome of the request; None stands for the status's name, such as ``not_modified``.
     """
 
-    def __init__(self, user_id: str | None) -> None:
+    def __init__(self, user_id: str | None, client: str | None) -> None:
         """Start with the current request.
 
         Args:
             user_id: The doctor whose cases are requested; None if that is not one UUID.
+            client: The address of the client, which the trusted proxy names if there is one.
         """
         self.subject: str | None = None
         self.cases = 0
@@ -43,7 +47,7 @@ class Entry:
         self.outcome: str | None = None
         self._user_id = user_id
         self.request_id = request_id.current()
-        self._client = request.remote_addr  # the address that the trusted proxy names, if there is one
+        self._client = client
         self._time = datetime.now(timezone.utc)
         self._started = time.perf_counter()
         _unwritten.add(self)
@@ -81,8 +85,23 @@ def begin(user_id: str | None) -> Entry:
     Returns:
         The entry.
     """
-    entry = g.audit_entry = Entry(user_id)
+    entry = g.audit_entry = Entry(user_id, request.remote_addr)
     return entry
+
+
+def write_refused(route: str, query_string: str, client: str, status: int) -> None:
+    """Write the entry of a request for cases that the server refuses before the application gets it.
+
+    Args:
+        route: The route of the request. Nothing is written unless it is the route of cases.
+        query_string: The query string as WSGI has it, as far as the server could read it.
+        client: The address of the client.
+        status: The HTTP status of the response.
+    """
+    if route == PATH:
+        entry = Entry(parse_query_string(query_string.encode("latin-1")).user_id, client)
+        entry.status, entry.outcome = status, REFUSED
+        entry.write()
 
 
 def write_unfinished() -> None:

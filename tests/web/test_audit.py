@@ -4,6 +4,7 @@ import http.client
 import ipaddress
 import json
 import logging
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -215,6 +216,79 @@ def test_a_request_that_is_not_for_cases_is_not_audited(
     send(server, f"after-{request_id}", **token)
     audit_line(server, f"after-{request_id}")
     assert f'"{request_id}"' not in server.printed
+
+
+REFUSED = {
+    "413": (f"GET {CASES_URL} HTTP/1.1", "Content-Length: 65537", 413),
+    "413-post": (f"POST {CASES_URL} HTTP/1.1", "Content-Length: 65537", 413),
+    "413-chunks": (
+        f"POST {CASES_URL} HTTP/1.1",
+        f"Transfer-Encoding: chunked\r\n\r\nffff\r\n{'x' * 65_535}\r\n9\r\n{'x' * 9}",
+        413,
+    ),
+    "431": (f"GET {CASES_URL} HTTP/1.1", f"X: {'x' * 262_144}", 431),
+    "431-target": (
+        f"GET {CASES_URL}&x={'x' * 262_144} HTTP/1.1",
+        "X: x",
+        431,
+    ),
+    "501": (f"GET {CASES_URL} HTTP/1.1", "Transfer-Encoding: gzip", 501),
+    "400-length": (f"GET {CASES_URL} HTTP/1.1", "Content-Length: many", 400),
+    "400-digits": (f"GET {CASES_URL} HTTP/1.1", f"Content-Length: {'9' * 5_000}", 400),
+    "400-name": (f"GET {CASES_URL} HTTP/1.1", "Zebediah Quux: x", 400),
+    "400-line-feed": (f"GET {CASES_URL} HTTP/1.1", "Authorization: Bearer Zebediah\n", 400),
+    "400-chunk": (f"GET {CASES_URL} HTTP/1.1", "Transfer-Encoding: chunked\r\n\r\nquux", 400),
+    "400-method": (f"get {CASES_URL} HTTP/1.1", "X: x", 400),
+    "400-spaces": (f"GET  {CASES_URL} HTTP/1.1", "X: x", 400),
+    "400-version": (f"GET {CASES_URL} HTTP/Zebediah", "X: x", 400),
+    "400-absolute": (f"GET http://x{CASES_URL} HTTP/1.1", "Content-Length: many", 400),
+    "400-slashes": (f"GET //{CASES_URL} HTTP/1.1", "Content-Length: many", 400),
+    "400-nobody": (f"GET {URL}?user_id=Zebediah HTTP/1.1", "Content-Length: many", 400),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_a_request_that_the_server_refuses_is_audited(server: Running, name: str, position: str) -> None:
+    request_line, field, status = REFUSED[name]
+    if position == "before":
+        fields = ["X-Request-ID: refused-" + name, "X-Forwarded-For: 203.0.113.7, 198.51.100.2", field]
+    else:
+        fields = [field]
+    answer = server.send("\r\n".join([request_line, "Host: x", *fields, "", ""]).encode())
+    request_id = re.findall(rb"X-Request-Id: (\S+)", answer)[0].decode()
+    user_id = None if name == "400-nobody" else DOCTOR
+    line = audit_line(server, request_id)
+    assert audit_values(line) == ("refused", status, None, user_id, 0)
+    if position == "after":
+        assert line["client"] == "127.0.0.1"
+    elif name != "431-target":  # the fields are after the limit
+        assert (line["client"], request_id) == ("198.51.100.2", f"refused-{name}")
+    assert "Zebediah" not in server.printed
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    ["GET /nowhere HTTP/1.1", "Zebediah", "GET http://[ HTTP/1.1", f"GET x{CASES_URL} HTTP/1.1"],
+)
+def test_a_refused_request_for_another_path_is_not_audited(
+    server: Running, token: dict[str, str], request_line: str
+) -> None:
+    answer = server.send(f"{request_line}\r\nContent-Length: many\r\n\r\n".encode())
+    request_id = re.findall(rb"X-Request-Id: (\S+)", answer)[0].decode()
+    send(server, f"after-{request_id}", **token)
+    audit_line(server, f"after-{request_id}")
+    assert f'"{request_id}"' not in server.printed
+
+
+def test_the_line_of_a_refused_request_contains_nothing_of_the_next_request(server: Running) -> None:
+    answer = server.send(
+        f"GET {CASES_URL} HTTP/1.1\r\nContent-Length: many\r\n\r\n"
+        f"GET {CASES_URL} HTTP/1.1\r\nX-Request-ID: the-next\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n".encode()
+    )
+    request_id = re.findall(rb"X-Request-Id: (\S+)", answer)[0].decode()
+    assert audit_line(server, request_id)["client"] == "127.0.0.1"
+    assert "the-next" not in server.printed
 
 
 @pytest.mark.parametrize(
