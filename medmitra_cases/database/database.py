@@ -14,7 +14,7 @@ from medmitra_cases.database.connection import Connection, connect
 from medmitra_cases.database.translate import timed_out, translated
 from medmitra_cases.database.watchdog import Watchdog
 from medmitra_cases.errors import DatabaseUnavailable
-from medmitra_cases.telemetry import metrics
+from medmitra_cases.telemetry import call_after_fork, metrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,6 +51,12 @@ class Database:
         self._wait_seconds = wait_seconds
         self._thread = _ThreadState()
         self._watchdog = Watchdog()
+        self._inherited: list[_ThreadState] = []  # never used nor freed: their connections are the parent's
+        call_after_fork(self._forget)
+
+    def _forget(self) -> None:
+        self._inherited.append(self._thread)
+        self._thread = _ThreadState()
 
     def read(
         self,

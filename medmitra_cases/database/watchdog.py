@@ -6,6 +6,7 @@ import weakref
 
 from medmitra_cases.database.connection import Connection
 from medmitra_cases.database.sql_files import read_sql
+from medmitra_cases.telemetry import call_after_fork
 
 # Seconds after the server's own statement_timeout until the connection is cut off. A server that has not
 # cancelled the statement by then is frozen or unreachable.
@@ -28,6 +29,10 @@ class Watchdog:
 
     def __init__(self) -> None:
         """Start without connections and without a thread."""
+        self._reset()
+        call_after_fork(self._reset)
+
+    def _reset(self) -> None:
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._running = False
