@@ -1,6 +1,6 @@
 """Parses query strings, as WSGI servers provide them."""
 
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from urllib.parse import parse_qs
 
 from medmitra_cases.models import DEFAULT_LIMIT, CaseQuery
@@ -27,20 +27,23 @@ class QueryString:
             query_string: The bytes from the URL. Bytes that are not UTF-8 become U+FFFD.
         """
         self.parameters = parse_qs(query_string.decode("utf-8", "replace"), keep_blank_values=True)
+        self._query: CaseQuery | None = None
 
-    @cached_property
+    @property
     def user_id(self) -> str | None:
         """The doctor's UUID in lower case; None unless there is exactly one, in canonical form."""
         values = self.parameters.get("user_id", ())
         return canonical_uuid(values[0]) if len(values) == 1 else None
 
-    @cached_property
+    @property
     def query(self) -> CaseQuery:
         """The query. Raises ValidationError if a parameter is missing, repeated or invalid."""
-        values = CASE_QUERY.load(self.parameters)
-        if "page" in values:
-            values.setdefault("limit", DEFAULT_LIMIT)
-        return CaseQuery(**values)
+        if self._query is None:  # cached_property has a lock for all threads before Python 3.12
+            values = CASE_QUERY.load(self.parameters)
+            if "page" in values:
+                values.setdefault("limit", DEFAULT_LIMIT)
+            self._query = CaseQuery(**values)
+        return self._query
 
 
 _cached = lru_cache(CACHED_QUERIES)(QueryString)

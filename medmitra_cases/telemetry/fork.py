@@ -25,7 +25,7 @@ def call_after_fork(function: Callable[[], None]) -> None:
 def reset_if_forked() -> None:
     """Make these calls now, if this process was forked by a server that does not call Python's fork hooks.
 
-    uWSGI does not call them. So this runs at the start of each request; it takes 0.1 µs.
+    uWSGI does not call them. So this runs at the start of each request. It costs one system call.
     """
     if os.getpid() != _pid:
         with _lock:  # the first requests may come in several threads

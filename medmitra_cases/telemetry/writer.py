@@ -18,7 +18,7 @@ MAX_QUEUED_BYTES = 4 << 20
 BATCH_SECONDS = 0.01
 
 # Seconds that flushes wait altogether if stderr accepts no data.
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 3.0
 
 
 class _Gap:

@@ -248,6 +248,27 @@ os._exit(0)  # without the thread that never ends
     assert audited(lines) == {"child": 1}
 
 
+def test_a_fork_while_another_thread_checks_parameters(variables: dict[str, str]) -> None:
+    text = """
+from medmitra_cases.schemas import query_string
+load, reached = query_string.CASE_QUERY.load, threading.Event()
+def held(values):
+    if os.getpid() == PARENT:
+        reached.set()
+        time.sleep(1000)
+    return load(values)
+query_string.CASE_QUERY.load = held
+threading.Thread(target=ask, args=["parent"], daemon=True).start()
+reached.wait()
+end(in_child(lambda: ask("child", OTHER)))
+os._exit(0)  # without the thread that never ends
+"""
+    with program(text, **variables) as forking:
+        lines = forking.end()
+    assert answered(forking) == {"child"}
+    assert audited(lines) == {"child": 1}
+
+
 def test_a_fork_while_the_keys_are_fetched(variables: dict[str, str], key_server: KeyServer) -> None:
     text = """
 threading.Thread(target=ask, args=["parent"]).start()
