@@ -14,7 +14,7 @@ from medmitra_cases.errors import BrokenOff
 from medmitra_cases.schemas import error_body
 from medmitra_cases.server.request_parser import RequestParser
 from medmitra_cases.telemetry import metrics, request_id
-from medmitra_cases.web import BROKEN_OFF, RECEIVED_AT, SECURITY_HEADERS, audit
+from medmitra_cases.web import BROKEN_OFF, RECEIVED_AT, SECURITY_HEADERS, audit, client_address
 
 # Seconds that a request may take to arrive while the server drains.
 MAX_ARRIVAL_SECONDS = 2.0
@@ -52,9 +52,7 @@ class _JsonErrorTask(ErrorTask):  # type: ignore[misc]
         """Leave a line in the audit. The application itself has left that of a request that failed (500)."""
         server, request = self.channel.server, self.request
         if server.route_of is not None and status != 500:
-            client = self.channel.addr[0]
-            if client == server.adj.trusted_proxy:
-                client = request.headers.get("X_FORWARDED_FOR", client).strip("[]")
+            client = client_address(self.channel.addr[0], request.headers.get("X_FORWARDED_FOR", ""))
             audit.write_refused(server.route_of(request.path), request.query, client, status)
 
 

@@ -10,6 +10,7 @@ from waitress.server import BaseWSGIServer, create_server
 
 from medmitra_cases.server.channel import Channel
 from medmitra_cases.server.sockets import BACKLOG
+from medmitra_cases.web import client_address
 
 WsgiApp = Callable[..., Iterable[bytes]]
 
@@ -43,17 +44,15 @@ def add_listeners(
     """
     known = set(io_map)
     create_server(
-        app,
+        partial(_call_with_client, app),
         map=io_map,
         sockets=sockets,
         backlog=BACKLOG,
         threads=threads,
         channel_timeout=idle_seconds,
         ident="",  # no Server header: it would tell attackers which software this is
-        # Only the proxy on this machine may name the client; the header field of others is dropped.
-        trusted_proxy="localhost" if sockets[0].family == socket.AF_UNIX else "127.0.0.1",
-        trusted_proxy_headers={"x-forwarded-for"},
-        clear_untrusted_proxy_headers=True,
+        # Waitress can trust one spelling of one address only; _call_with_client does this instead.
+        clear_untrusted_proxy_headers=False,
         connection_limit=max_connections if queue_excess else sys.maxsize,
         max_request_header_size=262_144,  # bytes; more gets a 431
         max_request_body_size=65_536,  # bytes; no GET needs that much, more gets a 413
@@ -72,6 +71,12 @@ def add_listeners(
         listener.draining = False
         listener.accept = partial(_accept, listener, sys.maxsize if queue_excess else max_connections)
     return listeners
+
+
+def _call_with_client(app: WsgiApp, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Call the application; ``REMOTE_ADDR`` is the client, also behind the proxy on this machine."""
+    environ["REMOTE_ADDR"] = client_address(environ["REMOTE_ADDR"], environ.get("HTTP_X_FORWARDED_FOR", ""))
+    return app(environ, start_response)
 
 
 def _accept(listener: Any, reject_from: int) -> Any:

@@ -1,6 +1,5 @@
 """Parses requests, with the changes that this service makes to waitress's parser (its internals)."""
 
-import ipaddress
 import re
 import time
 from typing import Any
@@ -51,8 +50,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
             key = name.decode().upper().replace("-", "_")
             fields[key] = ", ".join(filter(None, (fields.get(key), value.decode("latin-1").strip(" \t"))))
         self.headers["X_REQUEST_ID"] = fields.get("X_REQUEST_ID", "")
-        self.headers.pop("X_FORWARDED_FOR", None)
-        self._keep_last_address(fields.get("X_FORWARDED_FOR", ""))
+        self.headers["X_FORWARDED_FOR"] = fields.get("X_FORWARDED_FOR", "")
 
     def parse_header(self, header_plus: bytes) -> None:
         """Parse the header; a ParsingError quotes nothing of it."""
@@ -66,19 +64,3 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         if not (self.chunked or self.content_length):
             # A client without a body does not wait for 100 Continue (RFC 9110, 10.1.1); waitress would wait.
             self.expect_continue = False
-        forwarded_for = self.headers.pop("X_FORWARDED_FOR", None)
-        if forwarded_for is not None:
-            self._keep_last_address(forwarded_for)
-
-    def _keep_last_address(self, forwarded_for: str) -> None:
-        """Keep only the last address of ``X-Forwarded-For``, which the nearest proxy added.
-
-        The client sent all before it, and waitress may fail on that.
-        """
-        try:
-            address = ipaddress.ip_address(forwarded_for.rpartition(",")[2].strip(" \t"))
-        except ValueError:
-            return
-        if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
-            return  # a scope id may be any text
-        self.headers["X_FORWARDED_FOR"] = f"[{address}]" if address.version == 6 else str(address)

@@ -1,6 +1,7 @@
 """What surrounds every request: request id, error handlers, header fields, CORS, audit."""
 
 from medmitra_cases.web import audit, cors, error_handlers, headers
+from medmitra_cases.web.addresses import client_address
 from medmitra_cases.web.application import RECEIVED_AT, Application
 from medmitra_cases.web.audit import BROKEN_OFF
 from medmitra_cases.web.error_handlers import broken_off
@@ -14,6 +15,7 @@ __all__ = [
     "Application",
     "audit",
     "broken_off",
+    "client_address",
     "cors",
     "error_handlers",
     "headers",

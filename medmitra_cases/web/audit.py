@@ -11,6 +11,7 @@ from flask import Blueprint, Response, g, request
 from medmitra_cases.contract import PATH
 from medmitra_cases.schemas import parse_query_string
 from medmitra_cases.telemetry import LineHandler, call_after_fork, request_id
+from medmitra_cases.web.addresses import peer_address
 
 _log = logging.getLogger("medmitra_cases.audit")  # documented: operators attach handlers to it
 
@@ -28,24 +29,25 @@ class Entry:
 
     Attributes:
         request_id: The request's id.
+        user_id: The doctor whose cases are requested; None if that is not one UUID.
         subject: The doctor of the request's token, as a UUID; None without a valid token.
         cases: The number of cases that were passed to the server for sending.
         status: The HTTP status of the response.
         outcome: The outcome of the request; None stands for the status's name, such as ``not_modified``.
     """
 
-    def __init__(self, user_id: str | None, client: str | None) -> None:
+    def __init__(self, user_id: str | None, client: str) -> None:
         """Start with the current request.
 
         Args:
             user_id: The doctor whose cases are requested; None if that is not one UUID.
             client: The address of the client, which the trusted proxy names if there is one.
         """
+        self.user_id = user_id
         self.subject: str | None = None
         self.cases = 0
         self.status = 0
         self.outcome: str | None = None
-        self._user_id = user_id
         self.request_id = request_id.current()
         self._client = client
         self._time = datetime.now(timezone.utc)
@@ -67,7 +69,7 @@ class Entry:
             "request_id": self.request_id,
             "client": self._client,
             "subject": self.subject,
-            "user_id": self._user_id,
+            "user_id": self.user_id,
             "outcome": CUT_OFF if cut_off else self.outcome or HTTPStatus(self.status).name.lower(),
             "status": None if cut_off else self.status,
             "cases": self.cases,
@@ -85,7 +87,7 @@ def begin(user_id: str | None) -> Entry:
     Returns:
         The entry.
     """
-    entry = g.audit_entry = Entry(user_id, request.remote_addr)
+    entry = g.audit_entry = Entry(user_id, peer_address(request.remote_addr or ""))
     return entry
 
 
