@@ -8,6 +8,7 @@ from flask import Blueprint, Response, abort, request
 
 from medmitra_cases.contract import PATH, __version__
 from medmitra_cases.docs.openapi import openapi
+from medmitra_cases.web import headers
 
 # The page may load files from this origin and send requests to it, nothing else.
 _CONTENT_SECURITY_POLICY = (
@@ -43,6 +44,7 @@ def create_blueprint(*, needs_tokens: bool) -> Blueprint:
         The blueprint, to register at the root.
     """
     blueprint = Blueprint("docs", __name__)
+    blueprint.before_request(headers.ignore_if_long("HTTP_ACCEPT", "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"))
     links = {"cases": PATH[1:], "docs": "docs", "openapi": "openapi.json"}
     service = msgspec.json.encode({"name": "medmitra-cases", "version": __version__, "links": links})
     document = msgspec.json.encode(openapi(needs_tokens=needs_tokens))

@@ -61,8 +61,8 @@ _ERRORS = {
     403: ("The token belongs to another doctor.", "user_id is not the doctor that the token was issued to"),
     413: ("The request body is larger than 64 KiB. No body is needed.", "exceeds max_body of 65536"),
     431: (
-        "The request header is larger than 256 KiB. A proxy may allow less.",
-        "exceeds max_header of 262144",
+        "The request header is larger than 32 KiB. A proxy may allow less.",
+        "exceeds max_header of 32768",
     ),
     500: ("The service failed.", "Internal server error: database unavailable (request id 3f9c0a7be1d2485c)"),
     501: (

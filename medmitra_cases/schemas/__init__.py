@@ -4,7 +4,7 @@ from medmitra_cases.schemas.case import CaseSchema, CasesSchema
 from medmitra_cases.schemas.error import ErrorSchema, error_body
 from medmitra_cases.schemas.query import CASE_QUERY, OPTIONAL_NAMES
 from medmitra_cases.schemas.query_fields import UUID_RULE, DateOrTime, canonical_uuid, uuid
-from medmitra_cases.schemas.query_string import parse_query_string
+from medmitra_cases.schemas.query_string import find_user_id, parse_query_string
 from medmitra_cases.schemas.utc_datetime import UtcDateTime
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "UtcDateTime",
     "canonical_uuid",
     "error_body",
+    "find_user_id",
     "parse_query_string",
     "uuid",
 ]

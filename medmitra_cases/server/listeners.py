@@ -54,7 +54,7 @@ def add_listeners(
         # Waitress can trust one spelling of one address only; _call_with_client does this instead.
         clear_untrusted_proxy_headers=False,
         connection_limit=max_connections if queue_excess else sys.maxsize,
-        max_request_header_size=262_144,  # bytes; more gets a 431
+        max_request_header_size=32_768,  # bytes; more gets a 431
         max_request_body_size=65_536,  # bytes; no GET needs that much, more gets a 413
         # Bytes of unsent output at which a long response waits for its client. Twice as many may exist.
         outbuf_high_watermark=2 << 20,

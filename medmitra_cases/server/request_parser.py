@@ -5,10 +5,18 @@ import time
 from typing import Any
 
 from waitress.parser import HTTPRequestParser, ParsingError, split_uri
+from waitress.utilities import RequestHeaderFieldsTooLarge, find_double_newline
 
 # Of a header that cannot be read or is too large: the target after the method, and two fields.
 _TARGET = re.compile(rb"\s*\S+[ \t]+(\S+)")
 _FIELDS = re.compile(rb"(?i)\r\n(X-Request-ID|X-Forwarded-For):([^\r\n]*)(?=\r\n[^ \t])")
+
+# The maximum number of header fields. To parse 8,000 short ones stops the I/O loop for 10 ms.
+MAX_FIELDS = 100
+
+# Bytes. The rest of a header that is too long is read up to here, and not kept. The kernel resets a
+# connection that is closed with unread data, and the client may then lose the 431.
+MAX_DISCARDED_BYTES = 1 << 20
 
 
 class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
@@ -22,20 +30,28 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
     command = ""  # of a request whose first line is unreadable
     path = ""
     query = ""
+    header_plus: bytes
 
     def __init__(self, adj: Any) -> None:
         """Start with nothing received."""
         super().__init__(adj)
         self.received_at = time.monotonic()
+        self._discarded_bytes = 0
 
     def received(self, data: bytes) -> int:
         """Parse received bytes, and return how many of them belong to this request."""
-        header_before = self.header_plus
-        consumed: int = super().received(data)
+        if self._discarded_bytes:
+            consumed = self._discard(data)
+        else:
+            header = self.header_plus + data
+            consumed = super().received(data)
+            if self.error is not None and self.body_rcv is None:
+                self._recover(header[: len(header) - len(data) + consumed])
+                if not self.headers_finished and find_double_newline(header) < 0:
+                    self.completed = False
+                    consumed = self._discard(data)
         if self.completed:
             self.received_at = time.monotonic()
-            if self.error is not None and self.body_rcv is None:
-                self._recover(header_before + data[:consumed])
         return consumed
 
     def _recover(self, header: bytes) -> None:
@@ -52,8 +68,20 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         self.headers["X_REQUEST_ID"] = fields.get("X_REQUEST_ID", "")
         self.headers["X_FORWARDED_FOR"] = fields.get("X_FORWARDED_FOR", "")
 
+    def _discard(self, data: bytes) -> int:
+        """Drop bytes up to the end of a header that is too long, and return how many belong to it."""
+        self._discarded_bytes += len(data)
+        tail = self.header_plus[-3:]  # the end may have arrived in two parts
+        end: int = find_double_newline(tail + data)
+        self.header_plus = (tail + data)[-3:]
+        self.completed = end >= 0 or self._discarded_bytes > MAX_DISCARDED_BYTES
+        return end - len(tail) if end >= 0 else len(data)
+
     def parse_header(self, header_plus: bytes) -> None:
         """Parse the header; a ParsingError quotes nothing of it."""
+        if header_plus.count(b"\n") > MAX_FIELDS + 2:  # the request line and the empty one at the end
+            self.error = RequestHeaderFieldsTooLarge(f"exceeds {MAX_FIELDS} header fields")
+            header_plus = b"GET / HTTP/1.0\r\n"  # as waitress does for a long header
         try:
             super().parse_header(header_plus)
         except ParsingError as error:

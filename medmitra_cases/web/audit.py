@@ -9,7 +9,7 @@ import msgspec
 from flask import Blueprint, Response, g, request
 
 from medmitra_cases.contract import PATH
-from medmitra_cases.schemas import parse_query_string
+from medmitra_cases.schemas import find_user_id
 from medmitra_cases.telemetry import LineHandler, call_after_fork, request_id
 from medmitra_cases.web.addresses import peer_address
 
@@ -101,7 +101,7 @@ def write_refused(route: str, query_string: str, client: str, status: int) -> No
         status: The HTTP status of the response.
     """
     if route == PATH:
-        entry = Entry(parse_query_string(query_string.encode("latin-1")).user_id, client)
+        entry = Entry(find_user_id(query_string.encode("latin-1")), client)
         entry.status, entry.outcome = status, REFUSED
         entry.write()
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from flask import Flask, Response
 from flask_cors import CORS
 
+from medmitra_cases.web.headers import ignore_if_long
+
 # The response header fields that a page may read.
 EXPOSED_HEADERS = ("ETag", "Link", "X-Request-ID", "X-Total-Count")
 
@@ -23,6 +25,7 @@ def init_app(app: Flask, origins: Sequence[str]) -> None:
     """
     if not origins:
         return
+    app.before_request(ignore_if_long("HTTP_ACCESS_CONTROL_REQUEST_HEADERS"))
     CORS(
         app,
         # As patterns: flask-cors guesses whether a string is one, and takes [::1] for a pattern.

@@ -1,6 +1,8 @@
 """The header fields of every response, and those of responses with cases."""
 
-from flask import Flask, Response
+from collections.abc import Callable
+
+from flask import Flask, Response, request
 
 from medmitra_cases.telemetry import request_id
 
@@ -19,6 +21,30 @@ CACHE_HEADERS = (
     ("Cache-Control", "private, no-cache"),
     ("Vary", "Authorization"),
 )
+
+
+# Bytes. The longest that browsers send has some 200.
+MAX_FIELD_BYTES = 500
+
+
+def ignore_if_long(*names: str) -> Callable[[], None]:
+    """Make a function for ``before_request`` that removes header fields which would take long to parse.
+
+    A request that needs no token costs what a stranger likes, if its fields are parsed whatever their length.
+
+    Args:
+        *names: The fields as keys of the WSGI environment. The response may depend on them, but need not.
+
+    Returns:
+        The function.
+    """
+
+    def remove_long_fields() -> None:
+        for name in names:
+            if len(request.environ.get(name, "")) > MAX_FIELD_BYTES:
+                del request.environ[name]
+
+    return remove_long_fields
 
 
 def init_app(app: Flask) -> None:

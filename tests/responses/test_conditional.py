@@ -850,7 +850,7 @@ class TestOverASocket:
 
     def test_if_none_match_may_be_long(self, server: Running, urls: dict[str, str]) -> None:
         tag = server.get(urls["all"])[0].headers["ETag"]
-        others = ", ".join(f'"{number:032x}"' for number in range(6_000))
+        others = ", ".join(f'"{number:032x}"' for number in range(800))
         assert server.get(urls["all"], **{"If-None-Match": f"{others}, {tag}"})[0].status == 304
         assert server.get(urls["all"], **{"If-None-Match": others})[0].status == 200
         assert server.get(urls["all"], **{"If-None-Match": others * 2})[0].status == 431

@@ -68,7 +68,7 @@ def test_head_has_the_content_length_of_get_and_no_body(server: Running, databas
     [
         pytest.param(b"user_id=\xff\xfe", id="broken UTF-8"),
         pytest.param(b"user_id=%00", id="NUL"),
-        pytest.param(b"user_id=" + b"a" * 100_000, id="100 kB"),
+        pytest.param(b"user_id=" + b"a" * 30_000, id="30 kB"),
         pytest.param(b"&" * 10_000, id="separators"),
         pytest.param(b"", id="empty"),
     ],
@@ -88,7 +88,11 @@ def test_a_malformed_query_gets_a_400(server: Running, query: bytes) -> None:
     [
         (b"GET  / HTTP/1.1", b"400"),
         (b"GET / HTTP/1.1\r\nContent-Length: many", b"400"),
-        (b"GET / HTTP/1.1\r\nX: " + b"x" * 262_144, b"431"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 32_768, b"431"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 500_000, b"431"),
+        (b"GET /?" + b"a&" * 16_384 + b" HTTP/1.1", b"431"),
+        (b"GET / HTTP/1.1" + b"\r\nX: x" * 101, b"431"),
+        (b"GET / HTTP/1.1" + b"\r\n_:" * 8_000, b"431"),
         (b"POST / HTTP/1.1\r\nContent-Length: 65537", b"413"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip", b"501"),
         (b"GET http://[/ HTTP/1.1", b"400"),
@@ -117,7 +121,7 @@ def test_a_head_that_never_reaches_the_application_has_no_body(server: Running) 
 
 
 @pytest.mark.parametrize(
-    "value", [":.", '"', "", ",", "x", "[", "1.2.3.4:80", "198.51.100.2, :.", "a" * 100_000, "\xff"]
+    "value", [":.", '"', "", ",", "x", "[", "1.2.3.4:80", "198.51.100.2, :.", "a" * 30_000, "\xff"]
 )
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded"])
 def test_proxy_headers_from_a_client_cause_no_error(server: Running, name: str, value: str) -> None:

@@ -230,6 +230,7 @@ REFUSED = {
         "X: x",
         431,
     ),
+    "431-fields": (f"GET {CASES_URL} HTTP/1.1", "\r\n".join(["X: x"] * 101), 431),
     "501": (f"GET {CASES_URL} HTTP/1.1", "Transfer-Encoding: gzip", 501),
     "400-length": (f"GET {CASES_URL} HTTP/1.1", "Content-Length: many", 400),
     "400-digits": (f"GET {CASES_URL} HTTP/1.1", f"Content-Length: {'9' * 5_000}", 400),
@@ -287,6 +288,32 @@ def test_the_line_of_a_refused_request_contains_nothing_of_the_next_request(serv
     request_id = re.findall(rb"X-Request-Id: (\S+)", answer)[0].decode()
     assert audit_line(server, request_id)["client"] == "127.0.0.1"
     assert "the-next" not in server.printed
+
+
+@pytest.mark.parametrize(
+    ("request_id", "query", "user_id"),
+    [
+        ("late", f"{'a&' * 8_000}user_id={DOCTOR}&{'a&' * 7_000}", DOCTOR),
+        ("capitals", f"user_id={DOCTOR.upper()}", DOCTOR),
+        ("twice", f"user_id={DOCTOR}&user_id={OTHER}", None),
+        ("in-another", f"xuser_id={DOCTOR}", None),
+        ("longer", f"user_id={DOCTOR}0", None),
+        ("nonsense", "user_id=Zebediah%20Quux", None),
+        ("bytes", "user_id=%C3%A9", None),
+        ("absent", "a&" * 15_000, None),
+        # Not found, as nothing is decoded before the token is valid.
+        ("encoded", f"user%5Fid={DOCTOR}", None),
+    ],
+)
+def test_the_user_id_of_a_401(server: Running, request_id: str, query: str, user_id: str | None) -> None:
+    assert send(server, f"no-token-{request_id}", f"{URL}?{query}") == 401
+    assert audit_values(audit_line(server, f"no-token-{request_id}")) == (
+        "unauthorized",
+        401,
+        None,
+        user_id,
+        0,
+    )
 
 
 def test_the_log_of_a_run_has_no_patient_data(database: CasesDatabase, token: dict[str, str]) -> None:
