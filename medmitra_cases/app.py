@@ -8,7 +8,7 @@ from flask import Flask
 from medmitra_cases import blueprint, docs
 from medmitra_cases.auth import create_verifier
 from medmitra_cases.database import Database
-from medmitra_cases.settings import Settings
+from medmitra_cases.settings import Settings, unknown_variables
 from medmitra_cases.web import Application, cors, error_handlers, headers
 
 _log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ def create_app(settings: Settings | None = None, *, database: Database | None = 
     # A path with doubled slashes is unknown (404), not redirected to the known one.
     app.url_map.merge_slashes = False
 
+    for description in unknown_variables(os.environ):
+        _log.warning("%s", description)
     verifier = create_verifier(settings)
     if verifier is None:
         _log.warning(

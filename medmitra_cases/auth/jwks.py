@@ -1,17 +1,14 @@
 """The keys that verify tokens, fetched from the URL at which the issuer publishes them (JWKS)."""
 
-import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from medmitra_cases.auth.key_set import KeySet, fetch_keys
 from medmitra_cases.errors import KeysUnavailable
 from medmitra_cases.telemetry import call_after_fork
 
@@ -19,6 +16,8 @@ _log = logging.getLogger(__name__)
 
 # Seconds that the key server may stay silent, and that a request waits for it.
 FETCH_SECONDS = 2.0
+# Seconds after which a fetch is given up and the next may begin.
+DEADLINE_SECONDS = 10.0
 # Seconds after which keys are fetched again, so that a revoked key stops being valid.
 REFRESH_SECONDS = 600.0
 # The minimum of seconds between two fetches, however many requests name unknown keys.
@@ -26,11 +25,20 @@ REFETCH_SECONDS = 5.0
 # Seconds that keys stay valid while no newer ones can be fetched: one day.
 STALE_SECONDS = 86_400.0
 
-# Bytes; a key of Supabase has some 300.
-MAX_KEY_SET_BYTES = 1 << 20
 
-# RFC 7518, 3.3.
-MIN_RSA_BITS = 2_048
+def download_keys(url: str) -> KeySet:
+    """Fetch the keys now.
+
+    Args:
+        url: The URL of the JWK set.
+
+    Returns:
+        The keys.
+
+    Raises:
+        Exception: Of any type, if the URL cannot be read within ``DEADLINE_SECONDS`` or returns no JWK set.
+    """
+    return fetch_keys(url, silence_seconds=FETCH_SECONDS, total_seconds=DEADLINE_SECONDS)
 
 
 class JwksClient:
@@ -47,7 +55,7 @@ class JwksClient:
             url: The URL of the JWK set.
         """
         self._url = url
-        self._keys: Mapping[str, jwt.PyJWK] = {}
+        self._keys: Mapping[str, Sequence[jwt.PyJWK]] = {}
         self._fetched_at = float("-inf")  # in seconds of the monotonic clock
         self._last_fetch_succeeded = False
         self._reset()
@@ -60,93 +68,74 @@ class JwksClient:
         self._idle = threading.Event()
         self._idle.set()
 
-    def find(self, key_id: str) -> jwt.PyJWK | None:
-        """Look up a key.
+    def find(self, key_id: str, algorithm: object) -> Sequence[jwt.PyJWK]:
+        """Look up the keys of an id, and fetch them if none of them is for the algorithm.
 
         Args:
-            key_id: Its id.
+            key_id: The id. Keys of different types may share it (RFC 7517, 4.5).
+            algorithm: The algorithm that a key is needed for.
 
         Returns:
-            The key, bound to one algorithm; None if the issuer has no key of that id.
+            The keys, each bound to one algorithm: those for this one; if there are none, the others.
 
         Raises:
-            KeysUnavailable: The keys cannot be fetched, and the key is not known.
+            KeysUnavailable: The keys cannot be fetched, and the id is not known.
         """
-        key = self._cached(key_id, REFRESH_SECONDS)
-        if key is None:
+        keys, are_known = self._cached(key_id, algorithm, REFRESH_SECONDS)
+        if not are_known:
             self._fetch_if_due()
-            key = self._cached(key_id, STALE_SECONDS)
+            keys, are_known = self._cached(key_id, algorithm, STALE_SECONDS)
             # A stale key may have been revoked. During a known outage the request does not wait.
-            if key is None or self._last_fetch_succeeded:
+            if not are_known or self._last_fetch_succeeded:
                 self._idle.wait(self._started_at + FETCH_SECONDS - time.monotonic())
-                key = self._cached(key_id, STALE_SECONDS)
-        if key is None and not (self._last_fetch_succeeded and self._idle.is_set()):
+                keys, _ = self._cached(key_id, algorithm, STALE_SECONDS)
+        if not keys and not (self._last_fetch_succeeded and self._idle.is_set()):
             raise KeysUnavailable
-        return key
+        return keys
 
-    def _cached(self, key_id: str, max_age: float) -> jwt.PyJWK | None:
-        return self._keys.get(key_id) if time.monotonic() - self._fetched_at < max_age else None
+    def _cached(self, key_id: str, algorithm: object, max_age: float) -> tuple[Sequence[jwt.PyJWK], bool]:
+        if time.monotonic() - self._fetched_at >= max_age:
+            return (), False
+        keys = self._keys.get(key_id, ())
+        matching = [key for key in keys if key.algorithm_name == algorithm]
+        return matching or keys, bool(matching)
 
     def _fetch_if_due(self) -> None:
         with self._start_lock:
             now = time.monotonic()
-            if self._idle.is_set() and now - self._started_at >= REFETCH_SECONDS:
+            seconds = now - self._started_at
+            if not self._idle.is_set() and seconds >= DEADLINE_SECONDS:
+                # It waits for a name server, which has no timeout of ours. Its thread ends with that.
+                self._end_fetch(None, "the fetch did not end in time")
+            if self._idle.is_set() and seconds >= REFETCH_SECONDS:
                 self._idle.clear()
+                fetch = threading.Thread(target=self._fetch, args=(now,), name="signing-keys", daemon=True)
                 try:
-                    threading.Thread(target=self._fetch, name="signing-keys", daemon=True).start()
+                    fetch.start()
                     self._started_at = now
                 except RuntimeError as error:  # too many threads at the moment; the next request tries again
-                    self._last_fetch_succeeded = False
-                    self._idle.set()
-                    _log.warning("no keys from MEDMITRA_JWKS_URL: %s", error)
+                    self._end_fetch(None, str(error))
 
-    def _fetch(self) -> None:
+    def _fetch(self, started_at: float) -> None:
+        found, error = None, ""
         try:
-            self._keys = _download(self._url)
-            self._fetched_at = time.monotonic()
-            self._last_fetch_succeeded = True
-        except Exception as error:  # after any error the present keys stay valid
-            self._last_fetch_succeeded = False
+            found = download_keys(self._url)
+        except Exception as raised:  # after any error the present keys stay valid
+            error = str(raised)
+        with self._start_lock:
+            if started_at == self._started_at and not self._idle.is_set():  # it was not given up
+                self._end_fetch(found, error)
+
+    def _end_fetch(self, found: KeySet | None, error: str) -> None:
+        if found is None:
             _log.warning("no keys from MEDMITRA_JWKS_URL: %s", error)
-        finally:
-            self._idle.set()
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    """Makes a redirect an error: only the setting says where keys come from."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _download(url: str) -> dict[str, jwt.PyJWK]:
-    # Plain HTTP is allowed for loopback addresses only, so it bypasses the proxy of the environment.
-    proxies = ProxyHandler({}) if url.startswith("http:") else ProxyHandler()
-    # Some firewalls refuse the default User-Agent of urllib.
-    headers = {"Accept": "application/json", "User-Agent": "medmitra-cases"}
-    request = Request(url, headers=headers)  # noqa: S310, the setting is https or a loopback address
-    with build_opener(proxies, _NoRedirects).open(request, timeout=FETCH_SECONDS) as response:
-        members = json.loads(response.read(MAX_KEY_SET_BYTES))["keys"]
-    keys = {member["kid"]: key for member in members if (key := _usable_key(member)) is not None}
-    if not keys:
-        _log.warning("MEDMITRA_JWKS_URL has no key for ES256 or RS256, so no token is valid")
-    return keys
-
-
-def _usable_key(member: Any) -> jwt.PyJWK | None:
-    try:
-        key = jwt.PyJWK(member)
-    except Exception:  # RFC 7517, 5: a member that is not understood is ignored
-        return None
-    is_es256 = (
-        key.algorithm_name == "ES256"
-        and isinstance(key.key, EllipticCurvePublicKey)
-        and isinstance(key.key.curve, SECP256R1)
-    )
-    is_rs256 = (
-        key.algorithm_name == "RS256"
-        and isinstance(key.key, RSAPublicKey)
-        and key.key.key_size >= MIN_RSA_BITS
-    )
-    has_id = isinstance(key.key_id, str) and key.key_id != ""
-    return key if (is_es256 or is_rs256) and has_id and key.public_key_use in (None, "sig") else None
+        else:
+            if not found.keys:
+                _log.warning("MEDMITRA_JWKS_URL has no key for ES256 or RS256, so no token is valid")
+            keys = defaultdict(list)
+            for key in found.keys:
+                keys[str(key.key_id)].append(key)
+            self._keys = dict(keys)
+            self._fetched_at = time.monotonic()
+        self._last_fetch_succeeded = found is not None
+        self._idle.set()

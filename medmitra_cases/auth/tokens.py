@@ -2,7 +2,9 @@
 
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import jwt
 
@@ -18,6 +20,7 @@ MAX_TOKEN_BYTES = 8_192
 LEEWAY_SECONDS = 30
 
 _MALFORMED = "the token is malformed"
+_NO_MATCH = "the token's signature does not match"
 _UNKNOWN_KEY = "the token is signed with a key (kid) that its issuer does not have"
 _NOT_A_UUID = "the token's subject (sub) is not a UUID"
 _REASONS: dict[type[jwt.PyJWTError], str] = {
@@ -26,7 +29,7 @@ _REASONS: dict[type[jwt.PyJWTError], str] = {
     jwt.InvalidAlgorithmError: "the token is signed with another algorithm (alg) than its key is for",
     jwt.InvalidAudienceError: "the token is for another audience (aud)",
     jwt.InvalidIssuerError: "the token is from another issuer (iss)",
-    jwt.InvalidSignatureError: "the token's signature does not match",
+    jwt.InvalidSignatureError: _NO_MATCH,
     jwt.exceptions.InvalidSubjectError: _NOT_A_UUID,
 }
 
@@ -34,16 +37,18 @@ _REASONS: dict[type[jwt.PyJWTError], str] = {
 class Verifier:
     """Verifies the token of a request, and returns the doctor it was issued to."""
 
-    def __init__(self, find_key: Callable[[str], jwt.PyJWK], *, audience: str, issuer: str | None) -> None:
+    def __init__(
+        self, find_keys: Callable[[str], Sequence[jwt.PyJWK]], *, audience: str, issuer: str | None
+    ) -> None:
         """Keep the keys and the required claims.
 
         Args:
-            find_key: Returns the key for a token, bound to its one algorithm. Raises TokenInvalid,
-                KeysUnavailable or an error of PyJWT if there is none.
+            find_keys: Returns the keys one of which may have signed a token, each bound to its one algorithm.
+                Raises TokenInvalid, KeysUnavailable or an error of PyJWT if there is none.
             audience: The value that ``aud`` must be or contain.
             issuer: The value that ``iss`` must be; None if any issuer is accepted.
         """
-        self._find_key = find_key
+        self._find_keys = find_keys
         self._audience = audience
         self._issuer = issuer
         self._required = ["exp", "sub", "aud", *(["iss"] if issuer else [])]
@@ -64,14 +69,7 @@ class Verifier:
         """
         token = _bearer_token(authorization)
         try:
-            claims = jwt.decode(
-                token,
-                self._find_key(token),
-                audience=self._audience,
-                issuer=self._issuer,
-                leeway=LEEWAY_SECONDS,
-                options={"require": self._required},
-            )
+            claims = self._claims(token)
         except jwt.MissingRequiredClaimError as error:
             raise TokenInvalid(f"the token lacks a claim ({error.claim})") from None
         except jwt.PyJWTError as error:
@@ -81,25 +79,44 @@ class Verifier:
             raise TokenInvalid(_NOT_A_UUID)
         return subject
 
+    def _claims(self, token: str) -> dict[str, Any]:
+        for key in self._find_keys(token):
+            with suppress(jwt.InvalidSignatureError):
+                return jwt.decode(
+                    token,
+                    key,
+                    audience=self._audience,
+                    issuer=self._issuer,
+                    leeway=LEEWAY_SECONDS,
+                    options={"require": self._required},
+                )
+        raise TokenInvalid(_NO_MATCH)
+
 
 def create_verifier(settings: Settings) -> Verifier | None:
     """Make the verifier for the settings.
 
     Args:
-        settings: ``jwt_…`` and ``jwks_url`` are used.
+        settings: ``jwt_…`` and ``jwks_url`` are used. The secrets are only for HS256, the keys of the URL
+            only for ES256 and RS256.
 
     Returns:
         The verifier; None if the settings have no keys, so that no tokens are required.
     """
-    if settings.jwt_secret is not None:
-        secret = _shared_key(settings.jwt_secret)
-        return Verifier(lambda _: secret, audience=settings.jwt_audience, issuer=settings.jwt_issuer)
-    if settings.jwks_url is not None:
-        keys = JwksClient(settings.jwks_url)
-        return Verifier(
-            lambda token: _named_key(keys, token), audience=settings.jwt_audience, issuer=settings.jwt_issuer
-        )
-    return None
+    secrets = [
+        _shared_key(secret) for secret in (settings.jwt_secret, settings.jwt_secret_previous) if secret
+    ]
+    issuer_keys = settings.jwks_url and JwksClient(settings.jwks_url)
+
+    def find_keys(token: str) -> Sequence[jwt.PyJWK]:
+        if not issuer_keys:  # the header need not be read: another algorithm than HS256 is refused
+            return secrets
+        header = jwt.get_unverified_header(token)
+        return secrets if secrets and header.get("alg") == "HS256" else _issuer_keys(issuer_keys, header)
+
+    if not (secrets or issuer_keys):
+        return None
+    return Verifier(find_keys, audience=settings.jwt_audience, issuer=settings.jwt_issuer)
 
 
 def mint_token(settings: Settings, user_id: str, *, minutes: int) -> str:
@@ -144,9 +161,9 @@ def _shared_key(secret: str) -> jwt.PyJWK:
     return jwt.PyJWK({"kty": "oct", "k": octets}, "HS256")
 
 
-def _named_key(keys: JwksClient, token: str) -> jwt.PyJWK:
-    key_id = jwt.get_unverified_header(token).get("kid")
-    key = keys.find(key_id) if key_id else None
-    if key is None:
+def _issuer_keys(client: JwksClient, header: dict[str, Any]) -> Sequence[jwt.PyJWK]:
+    key_id = header.get("kid")
+    keys = client.find(key_id, header.get("alg")) if key_id else ()
+    if not keys:
         raise TokenInvalid(_UNKNOWN_KEY)
-    return key
+    return keys

@@ -14,9 +14,10 @@ from medmitra_cases.auth import mint_token
 from medmitra_cases.cli.help import DEFAULT_STATUSES, Command
 from medmitra_cases.cli.options import ListenAddress
 from medmitra_cases.database import connect, execute_file
+from medmitra_cases.errors import SettingsError
 from medmitra_cases.schemas import UUID_RULE, canonical_uuid
 from medmitra_cases.server import exit_on_signals, serve
-from medmitra_cases.settings import Settings
+from medmitra_cases.settings import Settings, unknown_variables
 from medmitra_cases.testing.case_editor import CaseEditor, CommandRefused
 from medmitra_cases.testing.json_lines import run_commands, write_json_line
 from medmitra_cases.testing.postgres import as_uri, make_roles, new_database, postgres_server
@@ -72,13 +73,17 @@ def harness(listen: str) -> None:
     {"result": ...} with the case, the token or null, or {"error": "..."}. If the command has an "id", its
     result has the same "id".
     """
-    environ = {**DEFAULTS, **{name: value for name, value in os.environ.items() if value}}
-    environ["MEDMITRA_LISTEN"] = listen
+    # A test that sets a misspelt variable would test something else than it says.
+    unknown = unknown_variables(os.environ)
+    if unknown:
+        raise SettingsError("; ".join(unknown))
+    overrides = {name: os.environ.get(name) or default for name, default in DEFAULTS.items()}
+    overrides["MEDMITRA_LISTEN"] = listen
     # Report wrong settings before Postgres starts.
-    Settings.from_environ({**environ, "DATABASE_URL": "dbname=postgres"})
+    Settings.from_environ(os.environ, {**overrides, "DATABASE_URL": "dbname=postgres"})
     exit_on_signals()
     with _empty_database() as (owner_dsn, owner_uri, service_dsn):
-        settings = Settings.from_environ({**environ, "DATABASE_URL": service_dsn})
+        settings = Settings.from_environ(os.environ, {**overrides, "DATABASE_URL": service_dsn})
         with (
             closing(CaseEditor(partial(_connect_owner, owner_dsn))) as editor,
             suppress(SystemExit),  # status 1 reports requests that were cut off; the tests are over

@@ -131,7 +131,7 @@ def token(user: object, minutes: int) -> None:
 
 def _settings(**overrides: str | None) -> Settings:
     given = {name: value for name, value in overrides.items() if value is not None}
-    return Settings.from_environ({**os.environ, **given})
+    return Settings.from_environ(os.environ, given)
 
 
 def _print_start_line(settings: Settings, urls: Sequence[str]) -> None:

@@ -62,10 +62,13 @@ def _address(host: str, port: str) -> str:
 
 
 def _permitted_clients(settings: Settings) -> str:
+    keys = []
     if settings.jwt_secret is not None:
-        return "each doctor by token (HS256)"
+        keys.append("HS256" if settings.jwt_secret_previous is None else "HS256 with two secrets")
     if settings.jwks_url is not None:
-        return f"each doctor by token (keys of {_without_login(urlsplit(settings.jwks_url).netloc)})"
+        keys.append(f"keys of {_without_login(urlsplit(settings.jwks_url).netloc)}")
+    if keys:
+        return f"each doctor by token ({', '.join(keys)})"
     if settings.trust_user_id:
         return "any client that the reverse proxy forwards"
     return "any client on this machine that sends a user_id"

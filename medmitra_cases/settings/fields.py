@@ -54,6 +54,7 @@ class Origins(fields.Field[tuple[str, ...]]):
     """A comma-separated list of origins."""
 
     def _deserialize(self, value: str, *_: Any, **__: Any) -> tuple[str, ...]:
+        rules.must_be_bare(value)
         origins = tuple(origin.strip() for origin in value.split(","))
         for origin in origins:
             rules.must_be_origin(origin)

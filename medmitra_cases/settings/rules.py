@@ -15,8 +15,27 @@ _LISTEN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+):(\d{1,5})\Z", re.ASCII | re
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?\Z", re.ASCII)
 _DEFAULT_PORT = re.compile(r"http:.*:80\Z|https:.*:443\Z")
 
+_BYTE_ORDER_MARK = "\ufeff"
+
 # RFC 7518, 3.2: a key for HS256 must be at least as long as the hash.
 MIN_SECRET_BYTES = 32
+
+
+def must_be_bare(value: str) -> None:
+    """Check that a value has nothing around it that a file format or a shell left there.
+
+    Args:
+        value: The value of a setting.
+
+    Raises:
+        ValidationError: The value is empty, or has blanks, line breaks or quotation marks around it.
+    """
+    if not value:
+        raise ValidationError("is set but empty: remove the variable, or give it a value")
+    if value != value.strip().strip(_BYTE_ORDER_MARK):
+        raise ValidationError("begins or ends with a blank, a line break or a byte order mark")
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
+        raise ValidationError("begins and ends with a quotation mark")
 
 
 def must_be_database_url(value: str) -> None:
@@ -28,6 +47,7 @@ def must_be_database_url(value: str) -> None:
     Raises:
         ValidationError: The value is neither a libpq URI nor a ``key=value`` string.
     """
+    must_be_bare(value)
     try:
         parts = parse_dsn(value)
     except (psycopg2.ProgrammingError, UnicodeError):
@@ -65,6 +85,7 @@ def must_be_secret(value: str) -> None:
     Raises:
         ValidationError: The value is too short, or it is a public key.
     """
+    must_be_bare(value)
     octets = value.encode("utf-8", "surrogateescape")
     if len(octets) < MIN_SECRET_BYTES:
         raise ValidationError(f"must be at least {MIN_SECRET_BYTES} bytes long")
@@ -83,6 +104,7 @@ def must_be_key_url(value: str) -> None:
     Raises:
         ValidationError: The connection to the URL would not be protected against forged keys.
     """
+    must_be_bare(value)
     mistake = "must be an https:// URL (http:// only for a loopback address)"
     try:
         url = urlsplit(value)

@@ -8,6 +8,8 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, vali
 from medmitra_cases.settings import rules
 from medmitra_cases.settings.fields import OptionalAddress, Origins, boolean, number
 
+_SECRET = "Secret; the variable with `_FILE` at its end can name a file that has it."  # noqa: S105, a text
+
 
 class SettingsSchema(Schema):
     """The settings by their attribute names in ``Settings``. A test compares docs/settings.md with them."""
@@ -26,7 +28,8 @@ class SettingsSchema(Schema):
             " (no database at hand? `medmitra-cases demo` brings one)"
         },
         metadata={
-            "help": "The database: a libpq URI or `key=value` string. It can name several hosts. Secret."
+            "help": f"The database: a libpq URI or `key=value` string. It can name several hosts. {_SECRET}",
+            "secret": True,
         },
     )
     listen = fields.String(
@@ -101,7 +104,18 @@ class SettingsSchema(Schema):
         validate=rules.must_be_secret,
         metadata={
             "help": "The secret that signs the tokens (HS256), at least 32 bytes. If it is set, every"
-            " request for cases needs a token. Secret."
+            f" request for cases needs a token. {_SECRET}",
+            "secret": True,
+        },
+    )
+    jwt_secret_previous = fields.String(
+        data_key="MEDMITRA_JWT_SECRET_PREVIOUS",
+        load_default=None,
+        validate=rules.must_be_secret,
+        metadata={
+            "help": "A second secret, during a change of the secret: tokens that it has signed are valid,"
+            f" too. {_SECRET}",
+            "secret": True,
         },
     )
     jwks_url = fields.String(
@@ -109,19 +123,21 @@ class SettingsSchema(Schema):
         load_default=None,
         validate=rules.must_be_key_url,
         metadata={
-            "help": "The URL of the issuer's public keys (ES256, RS256), instead of a secret. If it is set,"
-            " every request for cases needs a token. Supabase:"
+            "help": "The URL of the issuer's public keys (ES256, RS256), instead of a secret or beside it. If"
+            " it is set, every request for cases needs a token. Supabase:"
             " `https://<ref>.supabase.co/auth/v1/.well-known/jwks.json`."
         },
     )
     jwt_audience = fields.String(
         data_key="MEDMITRA_JWT_AUDIENCE",
         load_default="authenticated",
+        validate=rules.must_be_bare,
         metadata={"help": "The audience that `aud` of a token must be or contain."},
     )
     jwt_issuer = fields.String(
         data_key="MEDMITRA_JWT_ISSUER",
         load_default=None,
+        validate=rules.must_be_bare,
         metadata={
             "help": "The issuer that `iss` of a token must be. Supabase:"
             " `https://<ref>.supabase.co/auth/v1`. If it is not set, `iss` is not checked."
@@ -168,8 +184,8 @@ class SettingsSchema(Schema):
             for name in ("MEDMITRA_JWT_AUDIENCE", "MEDMITRA_JWT_ISSUER")
             if name in sent and not sources
         }
-        if len(sources) > 1:
-            mistakes[sources[1]] = [f"cannot be combined with {sources[0]}: set only one of them"]
+        if "MEDMITRA_JWT_SECRET_PREVIOUS" in sent and "MEDMITRA_JWT_SECRET" not in sent:
+            mistakes["MEDMITRA_JWT_SECRET_PREVIOUS"] = ["has no effect without MEDMITRA_JWT_SECRET"]
         if sources and values.get("trust_user_id"):
             mistakes["MEDMITRA_TRUST_USER_ID"] = [
                 f"cannot be combined with {sources[0]}: the token names the doctor"

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from marshmallow import ValidationError
 
 from medmitra_cases.errors import SettingsError, describe_invalid
+from medmitra_cases.settings.environment import describe_source, read_settings
 from medmitra_cases.settings.schema import SettingsSchema
 
 
@@ -13,7 +15,7 @@ from medmitra_cases.settings.schema import SettingsSchema
 class Settings:
     """The validated settings. ``SettingsSchema`` has their variables, defaults and meanings.
 
-    The two secrets are not part of the repr.
+    The secrets are not part of the repr.
     """
 
     database_url: str = field(repr=False)
@@ -26,6 +28,7 @@ class Settings:
     admin_listen: str | None
     log_format: str
     jwt_secret: str | None = field(repr=False)
+    jwt_secret_previous: str | None = field(repr=False)
     jwks_url: str | None
     jwt_audience: str
     jwt_issuer: str | None
@@ -45,11 +48,16 @@ class Settings:
         return self.etag_source == "row_versions"
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read and validate all settings. An empty variable counts as not set.
+    def from_environ(
+        cls, environ: Mapping[str, str], overrides: Mapping[str, str] = MappingProxyType({})
+    ) -> "Settings":
+        """Read and validate all settings.
+
+        An empty variable counts as not set; of settings that decide who may ask it is an error.
 
         Args:
             environ: The environment variables by name, such as ``os.environ``.
+            overrides: Values that take the place of variables, and of the files of such variables.
 
         Returns:
             The settings, with defaults for variables that are not set.
@@ -58,8 +66,9 @@ class Settings:
             SettingsError: A setting is missing or invalid. The message names all of these settings.
         """
         try:
-            values = SettingsSchema().load({name: value for name, value in environ.items() if value})
+            values = read_settings(environ, overrides)
+            return cls(**SettingsSchema().load(values))
         except ValidationError as error:
             # Not chained, because the cause contains the invalid values, such as passwords.
-            raise SettingsError(describe_invalid(error)) from None
-        return cls(**values)
+            messages = {describe_source(name, environ): found for name, found in error.messages_dict.items()}
+            raise SettingsError(describe_invalid(ValidationError(messages))) from None

@@ -56,11 +56,20 @@ def test_the_line_lists_several_addresses() -> None:
             {"MEDMITRA_JWKS_URL": "https://x.supabase.co/auth/v1/jwks.json"},
             "each doctor by token (keys of x.supabase.co)",
         ),
+        (
+            {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_JWKS_URL": "https://x.supabase.co/auth/v1/jwks.json"},
+            "each doctor by token (HS256, keys of x.supabase.co)",
+        ),
+        (
+            {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_JWT_SECRET_PREVIOUS": SECRET[::-1]},
+            "each doctor by token (HS256 with two secrets)",
+        ),
     ],
 )
 def test_the_line_names_who_has_access(variables: dict[str, str], access: str) -> None:
     assert line(**variables).endswith(f", to {access}")
     assert SECRET not in line(**variables)
+    assert SECRET[::-1] not in line(**variables)
 
 
 @pytest.mark.parametrize(

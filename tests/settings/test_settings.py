@@ -39,6 +39,7 @@ def test_settings_have_defaults() -> None:
         admin_listen="127.0.0.1:8001",
         log_format="text",
         jwt_secret=None,
+        jwt_secret_previous=None,
         jwks_url=None,
         jwt_audience="authenticated",
         jwt_issuer=None,
@@ -92,8 +93,8 @@ def test_variables_set_the_token_settings() -> None:
     ("variables", "error"),
     [
         (
-            {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_JWKS_URL": KEYS},
-            "MEDMITRA_JWKS_URL cannot be combined with MEDMITRA_JWT_SECRET: set only one of them",
+            {"MEDMITRA_JWT_SECRET_PREVIOUS": SECRET, "MEDMITRA_JWKS_URL": KEYS},
+            "MEDMITRA_JWT_SECRET_PREVIOUS has no effect without MEDMITRA_JWT_SECRET",
         ),
         (
             {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_TRUST_USER_ID": "true"},
@@ -133,6 +134,8 @@ def test_a_secret_is_measured_in_bytes() -> None:
     [
         "https://x.supabase.co/auth/v1/.well-known/jwks.json",
         "https://keys.example:8443/k?x=1",
+        "HTTPS://keys.example/keys",
+        "HTTP://127.0.0.1:9999/keys",
         "http://127.0.0.1:9999/keys",
         "http://localhost/keys",
         "http://[::1]:1/keys",
@@ -146,6 +149,7 @@ def test_https_and_loopback_key_urls_are_accepted(url: str) -> None:
     "url",
     [
         "http://keys.example/keys",
+        "HTTP://keys.example/keys",
         "http://127.0.0.1.evil.example/keys",
         "http://10.0.0.1/keys",
         "ftp://keys.example/keys",
@@ -299,7 +303,8 @@ def test_create_app_reads_the_environment_by_default(monkeypatch: pytest.MonkeyP
 
 
 def test_repr_shows_no_secret() -> None:
-    text = repr(Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_JWT_SECRET": SECRET}))
+    secrets = {"MEDMITRA_JWT_SECRET": SECRET, "MEDMITRA_JWT_SECRET_PREVIOUS": SECRET}
+    text = repr(Settings.from_environ({"DATABASE_URL": URL, **secrets}))
     assert "hunter2" not in text
     assert SECRET not in text
 
