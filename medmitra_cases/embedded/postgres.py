@@ -72,12 +72,20 @@ def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
 
 
 def _make_folder(account: pwd.struct_passwd | None, folder: Path) -> None:
-    """Create the folder and its missing parent folders, which the account can enter."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    """Create the folder, closed to others, and its missing parent folders; the account can enter them."""
+    missing = [path for path in folder.parents if not path.exists()]
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
         if account is not None:
             path.chmod(0o755)  # independent of the umask
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if account is None:
+        folder.chmod(0o700)  # an earlier version created it
+    else:
+        # The account's group may pass through. The folder stays root's, or the account could replace the log
+        # by a link to any file.
+        os.chown(folder, -1, account.pw_gid)
+        folder.chmod(0o710)
 
 
 @contextmanager

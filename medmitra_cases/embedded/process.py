@@ -56,7 +56,9 @@ def running(
 def _start(
     command: Sequence[str | Path], log: Path, account: pwd.struct_passwd | None
 ) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
+    # Postgres quotes statements in its log, with the data in them. Its account gets the open file.
+    log.unlink(missing_ok=True)
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as output:
         try:
             return subprocess.Popen(  # noqa: S603, the commands are constants of this package
                 command,

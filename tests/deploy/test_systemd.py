@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -165,6 +166,8 @@ def test_each_process_is_sandboxed_and_runs_on_its_core(machine: Machine, core: 
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {0}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert status["Cpus_allowed_list"] == str(core)
+    limits = (machine.root / "proc" / machine.main_pid(unit) / "limits").read_text()
+    assert re.search("^Max core file size +0 +0 ", limits, re.MULTILINE)
     admin = http.client.HTTPConnection(f"127.0.1.{core}", 8001)
     assert get(admin, "/readyz")[0].status == 200
     # This metric is missing if the process cannot read its own folder in /proc.

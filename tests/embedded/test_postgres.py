@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -47,6 +48,52 @@ def test_the_next_start_removes_an_interrupted_initdb(folder: Path) -> None:
     with embedded_postgres(folder) as dsn:
         assert query(dsn, "SELECT 1") == [(1,)]
     assert not unfinished.exists()
+
+
+def modes(folder: Path) -> dict[str, str]:
+    return {path.name: oct(path.stat().st_mode & 0o777) for path in (folder, *folder.glob("*.log"))}
+
+
+def test_other_users_can_read_neither_the_log_nor_the_folder(folder: Path) -> None:
+    """The log quotes statements that failed, with their data."""
+    for name in ("postgres.log", "initdb.log"):  # as an earlier version left them
+        (folder / name).touch(mode=0o644)
+    folder.chmod(0o755)
+    with embedded_postgres(folder) as dsn:
+        with pytest.raises(psycopg2.Error):
+            query(dsn, "SELECT 'Zebediah Quux'::integer")
+        assert "Zebediah Quux" in (folder / "postgres.log").read_text()
+        # If root runs it, the group of Postgres's account may pass through the folder, but not list it.
+        closed = "0o710" if os.geteuid() == 0 else "0o700"
+        assert modes(folder) == {folder.name: closed, "postgres.log": "0o600", "initdb.log": "0o600"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("user", ["nobody", "12345"])
+def test_another_user_is_refused(folder: Path, user: str) -> None:
+    as_user = ("setpriv", f"--reuid={user}", "--regid=12345", "--clear-groups", "--")
+    with embedded_postgres(folder):
+        for command in (("cat", folder / "postgres.log"), ("ls", folder), ("ls", folder / "socket")):
+            ended = subprocess.run((*as_user, *command), capture_output=True, text=True, check=False)
+            assert "Permission denied" in ended.stderr
+            assert ended.stdout == ""
+
+
+def test_a_user_who_is_not_root_keeps_the_folder_private(folder: Path) -> None:
+    postgres._make_folder(None, folder / "a" / "b")
+    assert modes(folder / "a" / "b") == {"b": "0o700"}
+    folder.chmod(0o755)
+    postgres._make_folder(None, folder)
+    assert modes(folder) == {folder.name: "0o700"}
+
+
+def test_the_log_replaces_a_link(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("kept")
+    (folder / "postgres.log").symlink_to(target)
+    with embedded_postgres(folder):
+        assert not (folder / "postgres.log").is_symlink()
+    assert target.read_text() == "kept"
 
 
 def test_postgres_does_not_listen_on_tcp(shared_folder: Path) -> None:
