@@ -1,7 +1,16 @@
 """The checks of ``medmitra-cases check``: does the database have what the service needs?"""
 
+from medmitra_cases.checks.access import check_keys, check_link
 from medmitra_cases.checks.catalogue import Column, describe_cases
 from medmitra_cases.checks.checklist import check_database
-from medmitra_cases.checks.finding import Verdict
+from medmitra_cases.checks.finding import Finding, Verdict
 
-__all__ = ["Column", "Verdict", "check_database", "describe_cases"]
+__all__ = [
+    "Column",
+    "Finding",
+    "Verdict",
+    "check_database",
+    "check_keys",
+    "check_link",
+    "describe_cases",
+]

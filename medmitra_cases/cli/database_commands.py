@@ -4,11 +4,20 @@ import io
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 
 import click
 
-from medmitra_cases.checks import Column, Verdict, check_database, describe_cases
+from medmitra_cases.checks import (
+    Column,
+    Finding,
+    Verdict,
+    check_database,
+    check_keys,
+    check_link,
+    describe_cases,
+)
 from medmitra_cases.cli.help import Command, describe_settings
 from medmitra_cases.cli.sample import copy_synthetic_cases, insert_published_cases
 from medmitra_cases.database import connect, execute_file, psql
@@ -95,7 +104,7 @@ def load_sample(user: object | None, cases: int | None) -> None:
     medmitra-cases check
     medmitra-cases check && medmitra-cases serve
     """,
-    variables=describe_settings("DATABASE_URL", "MEDMITRA_ETAG_SOURCE"),
+    variables=describe_settings("DATABASE_URL", "MEDMITRA_JWKS_URL", "MEDMITRA_ETAG_SOURCE"),
     statuses=[
         ("0", "no check failed; there may be advice"),
         ("1", "a check failed, or the database cannot be queried"),
@@ -108,19 +117,26 @@ def check() -> None:
     It prints one line for each check: ✓ passed; ! passed, but a change is recommended; ✗ failed, the
     service cannot work. A line that starts with → says what to change.
 
-    Run it with the settings and the role of the service. It changes nothing in the database.
+    Run it with the settings and the role of the service. It changes nothing in the database. It also fetches
+    the keys of MEDMITRA_JWKS_URL, and counts them.
     """
-    settings = Settings.from_environ(os.environ)
     counts: Counter[Verdict] = Counter()
-    with closing(connect(settings.database_url)) as connection:
-        for finding in check_database(connection, row_versions=settings.row_versions):
-            counts[finding.verdict] += 1
-            click.echo(f"{click.style(finding.verdict.value, fg=_COLORS[finding.verdict])} {finding.seen}")
-            if finding.verdict is not Verdict.GOOD:
-                click.echo(f"  → {finding.hint}")
+    for finding in _findings(Settings.from_environ(os.environ)):
+        counts[finding.verdict] += 1
+        click.echo(f"{click.style(finding.verdict.value, fg=_COLORS[finding.verdict])} {finding.seen}")
+        if finding.verdict is not Verdict.GOOD:
+            click.echo(f"  → {finding.hint}")
     click.echo(_summary(counts))
     if counts[Verdict.MISSING]:
         raise SystemExit(1)
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    if settings.jwks_url is not None:
+        yield check_keys(settings.jwks_url)
+    with closing(connect(settings.database_url)) as connection:
+        yield check_link(connection)
+        yield from check_database(connection, row_versions=settings.row_versions)
 
 
 def _refuse_view(columns: list[Column]) -> None:

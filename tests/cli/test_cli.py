@@ -152,8 +152,8 @@ def test_check_passes_on_each_table_layout(empty_database: str, owner: Connectio
         execute(owner, "ALTER ROLE medmitra_cases PASSWORD %s", [password])
     output = run_ok("check", url=make_dsn(empty_database, user="medmitra_cases"))
     *lines, summary = output.splitlines()
-    assert [line[0] for line in lines] == ["✓"] * 11, output
-    assert summary == "Ready to serve: all 11 checks passed."
+    assert [line[0] for line in lines] == ["✓"] * 12, output
+    assert summary == "Ready to serve: all 12 checks passed."
 
 
 def test_check_of_an_empty_database_names_both_table_layouts(empty_database: str) -> None:
@@ -162,7 +162,7 @@ def test_check_of_an_empty_database_names_both_table_layouts(empty_database: str
     assert "✗ there is no table or view medmitra.cases" in result.output
     assert "init-db" in result.output
     assert "existing_table.sql" in result.output
-    assert result.output.endswith("\nNot ready to serve: 1 of 2 checks failed (✗).\n")
+    assert result.output.endswith("\nNot ready to serve: 1 of 3 checks failed (✗).\n")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_check_warns_about_a_role_with_unnecessary_rights(empty_database: str) -
     assert "✗" not in output
     assert "! random_page_cost is 4" in output
     *lines, summary = output.splitlines()
-    assert summary == "Ready to serve; 4 of 11 checks recommend a change (!)."
+    assert summary == "Ready to serve; 4 of 12 checks recommend a change (!)."
     advice = [number for number, line in enumerate(lines) if line.startswith("!")]
     assert len(advice) == 4
     assert all(re.match("  → .", lines[number + 1]) for number in advice)
