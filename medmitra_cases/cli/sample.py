@@ -31,15 +31,12 @@ _COMPLAINTS = (
     "Persistent dry cough for six weeks, non-smoker",
     "Lower back pain radiating to the left leg since lifting a box",
     "Hypertension, home readings around 150/95 mmHg",
-    "Itching rash on both forearms after a change of detergent",
-    "Fatigue and weight gain; thyroid function to be checked",
 )
 _PLANS = (
     "ECG and blood work ordered.",
     "Continue current medication, review in four weeks.",
     "Referred to a specialist; patient agrees.",
     "X-ray requested, physiotherapy meanwhile.",
-    "Advised rest and fluids, return if symptoms worsen.",
 )
 _STATUSES = ("pending", "analyzing", "processing", "completed", "completed", "completed", "failed")
 

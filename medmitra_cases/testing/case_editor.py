@@ -53,18 +53,7 @@ class CaseEditor:
         self._patient_numbers = itertools.count(1)
 
     def add_case(self, /, **values: Any) -> dict[str, Any]:
-        """Insert a case.
-
-        Args:
-            **values: Its keys; ``user_id`` is required. The defaults of name, age and gender are synthetic;
-                all other defaults are those of the table.
-
-        Returns:
-            The case as in the service's response.
-
-        Raises:
-            CommandRefused: A key is missing or unknown, or a value is invalid.
-        """
+        """Insert a case, as ``Harness.add_case``; CommandRefused if a key or a value is not as required."""
         defaults = {
             "patient_name": f"Patient {next(self._patient_numbers)}",
             "patient_age": 40,
@@ -81,17 +70,7 @@ class CaseEditor:
         )
 
     def update_case(self, /, **values: Any) -> dict[str, Any]:
-        """Change a case.
-
-        Args:
-            **values: Its ``case_id``, and the new values.
-
-        Returns:
-            The changed case as in the service's response.
-
-        Raises:
-            CommandRefused: The case does not exist, a key is unknown, or a value is invalid.
-        """
+        """Change a case, as ``Harness.update_case``; CommandRefused if it or a value is invalid."""
         row = _load(values, "case_id")
         changes = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in row]
         return self._write_case(
@@ -102,11 +81,7 @@ class CaseEditor:
         )
 
     def clear(self) -> None:
-        """Delete all cases.
-
-        Raises:
-            CommandRefused: Another transaction has locked a case.
-        """
+        """Delete all cases; CommandRefused if another transaction has locked one."""
         # Not TRUNCATE, which waits for readers: a client may have stopped in the middle of a response.
         self._execute("DELETE FROM medmitra.cases")
 

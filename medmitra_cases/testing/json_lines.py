@@ -34,14 +34,7 @@ def run_commands(commands: Mapping[str, Callable[..., object]]) -> None:
 
 
 def write_json_line(value: object) -> None:
-    """Write a line of JSON to stdout.
-
-    Args:
-        value: A JSON value.
-
-    Raises:
-        OSError: stdout is closed.
-    """
+    """Write a JSON value as a line to stdout; OSError if that is closed."""
     click.echo(msgspec.json.encode(value))
 
 
