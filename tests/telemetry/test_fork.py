@@ -1,11 +1,13 @@
 """A process that forks after a request: the child uses nothing of its parent, and each goes on."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 
@@ -106,11 +108,13 @@ def program(text: str, **variables: str) -> Iterator[Program]:
         stdout=pipe,
         stderr=pipe,
         text=True,
+        start_new_session=True,
     ) as process:
         try:
             yield Program(process)
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):  # a child that hangs ends, too
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def answered(program: Program) -> set[str]:
