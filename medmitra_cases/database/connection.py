@@ -5,7 +5,7 @@ import socket
 import time
 import weakref
 from collections.abc import Callable
-from os import dup
+from os import dup, getpid
 from typing import Any, TypeVar
 
 import psycopg2
@@ -49,6 +49,7 @@ class Connection(PsycopgConnection):
     def __init__(self, dsn: str, **kwargs: Any) -> None:
         """Connect, and count the connection in the metrics."""
         super().__init__(dsn, **kwargs)
+        self._pid = getpid()
         # A duplicate: libpq may close its own descriptor at any moment, and the number can then be reused.
         self._socket = socket.socket(fileno=dup(self.fileno()))
         metrics.CONNECTIONS_OPEN.inc()
@@ -65,8 +66,11 @@ class Connection(PsycopgConnection):
             The result of the method.
 
         Raises:
-            psycopg2.Error: The server failed or refused, or the connection is lost.
+            psycopg2.Error: The server failed or refused, the connection is lost, or it belongs to the process
+                that forked this one.
         """
+        if getpid() != self._pid:
+            raise psycopg2.InterfaceError("the connection belongs to the parent process")
         started = time.monotonic()
         self.deadline = started + self.answer_timeout_seconds
         metrics.CONNECTIONS_BUSY.inc()
@@ -96,9 +100,10 @@ class Connection(PsycopgConnection):
             return
 
     def close(self) -> None:
-        """End the connection."""
-        super().close()
-        self._release()
+        """End the connection, unless it was inherited from a parent process, whose session it is."""
+        if getpid() == self._pid:
+            super().close()
+            self._release()
 
 
 def _release(descriptor: socket.socket) -> None:
