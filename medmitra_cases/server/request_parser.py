@@ -7,7 +7,7 @@ from typing import Any
 from waitress.parser import HTTPRequestParser, ParsingError, split_uri
 from waitress.utilities import RequestHeaderFieldsTooLarge, find_double_newline
 
-# Of a header that cannot be read or is too large: the target after the method, and two fields.
+# The target and two fields, read from a header that is too large or that waitress cannot parse.
 _TARGET = re.compile(rb"\s*\S+[ \t]+(\S+)")
 _FIELDS = re.compile(rb"(?i)\r\n(X-Request-ID|X-Forwarded-For):([^\r\n]*)(?=\r\n[^ \t])")
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=
 OTHER = DOCTOR[:-1] + "a"
 TOKENS = {doctor: issued_by_key(EC_KEY, "ec", sub=doctor) for doctor in (DOCTOR, OTHER)}
 
-# What every program below begins with: an application, requests to it, and threads that do not get started.
+# The beginning of every program below: an application, requests to it, and threads that do not start.
 BEGIN = f"""
 import logging, multiprocessing, os, sys, threading, time
 from medmitra_cases import create_app
