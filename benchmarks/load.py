@@ -18,7 +18,7 @@ Key = TypeVar("Key")
 
 
 class Target(NamedTuple):
-    """What wrk requests.
+    """The request that wrk sends.
 
     Attributes:
         url: The URL.
@@ -32,7 +32,7 @@ class Target(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What wrk measured in one turn, or the medians of several turns. Times are in ms.
+    """The results of one turn of wrk, or the medians of several turns. Times are in ms.
 
     Attributes:
         requests_per_second: Complete responses per second.

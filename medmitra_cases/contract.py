@@ -1,4 +1,4 @@
-"""What is published: the version of the service, and the path and the example of its contract."""
+"""The version of the service, and the path and the example of its published contract."""
 
 from typing import Any
 

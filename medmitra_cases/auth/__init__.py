@@ -1,4 +1,4 @@
-"""Which doctor is asking: bearer tokens and the keys that verify them."""
+"""Bearer tokens, which name the doctor who asks, and the keys that verify them."""
 
 from medmitra_cases.auth.jwks import download_keys
 from medmitra_cases.auth.tokens import MAX_TOKEN_BYTES, Verifier, create_verifier, mint_token

@@ -1,4 +1,4 @@
-"""The checks of ``medmitra-cases check``: does the database have what the service needs?"""
+"""The checks of the command ``medmitra-cases check``: does the database have what the service needs?"""
 
 from medmitra_cases.checks.access import check_keys, check_link
 from medmitra_cases.checks.catalogue import Column, describe_cases

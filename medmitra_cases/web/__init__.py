@@ -1,4 +1,4 @@
-"""What surrounds every request: request id, error handlers, header fields, CORS, audit."""
+"""The parts around every request: request id, error handlers, header fields, CORS, audit."""
 
 from medmitra_cases.web import audit, cors, error_handlers, headers
 from medmitra_cases.web.addresses import client_address

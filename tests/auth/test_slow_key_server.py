@@ -74,7 +74,7 @@ def server() -> Iterator[DrippingServer]:
 
 @pytest.fixture(autouse=True)
 def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a fetch end soon, and the next begin at once. A byte comes much more often than FETCH_SECONDS."""
+    """Shorten the limits. A byte comes much more often than FETCH_SECONDS."""
     for name, seconds in {"FETCH": 1, "DEADLINE": 1.5, "REFETCH": 0}.items():
         monkeypatch.setattr(jwks, f"{name}_SECONDS", seconds)
 
