@@ -81,6 +81,10 @@ class DatabaseError(Fault):
         # Only the primary message is logged. The statement can contain search text.
         diagnosis = getattr(self.__cause__, "diag", None)
         message = (diagnosis and diagnosis.message_primary) or str(self.__cause__)
+        if diagnosis and (diagnosis.sqlstate or "").startswith("22"):
+            message = (
+                f"SQLSTATE {diagnosis.sqlstate}, a value in the database"  # the message quotes the value
+            )
         cause = " ".join(message.split())
         return f"{self.public_text} ({type(self.__cause__).__qualname__}: {cause or 'no response in time'})"
 
@@ -98,7 +102,7 @@ class QueryTimedOut(DatabaseError):
 
 
 class DataRefused(DatabaseError):
-    """The database refused data of the request (SQLSTATE class 22, data exception).
+    """The database refused data of the request: a character that its encoding does not have.
 
     Attributes:
         sqlstate: The five characters of the SQLSTATE.

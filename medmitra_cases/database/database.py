@@ -77,7 +77,7 @@ class Database:
             The result of the function.
 
         Raises:
-            DataRefused: SQLSTATE class 22; the connection stays open.
+            DataRefused: The database's encoding lacks a character of the query; the connection stays open.
             QueryTimedOut: The server cancelled the query, and the connection stays open; or it did not cancel
                 it in time, and the connection is cut off. There is no retry.
             DatabaseUnavailable: No attempt got a response within ``wait_seconds``.

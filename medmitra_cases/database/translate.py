@@ -1,6 +1,7 @@
 """Translates the errors of psycopg2 into the errors of this service."""
 
 import psycopg2
+from psycopg2.extensions import encodings
 
 from medmitra_cases.database.connection import Connection
 from medmitra_cases.errors import DatabaseError, DatabaseUnavailable, DataRefused, QueryTimedOut
@@ -33,6 +34,22 @@ def translated(error: psycopg2.Error, connection: Connection) -> DatabaseError:
         return QueryTimedOut()
     if connection.closed:
         return DatabaseUnavailable()
-    if error.pgcode is not None and error.pgcode.startswith("22"):
-        return DataRefused(error.pgcode)
+    if _has_unknown_character(error, connection):
+        return DataRefused(error.pgcode or "")
     return DatabaseError()
+
+
+def _has_unknown_character(error: psycopg2.Error, connection: Connection) -> bool:
+    """Return whether the statement, and so the request, has a character that the database's encoding lacks.
+
+    The parameters are validated, so they cause no other data exception (SQLSTATE class 22). Stored data can
+    cause all of them, and this one, too.
+    """
+    if not isinstance(error, psycopg2.errors.UntranslatableCharacter) or error.cursor is None:
+        return False
+    encoding = connection.info.parameter_status("server_encoding") or "UTF8"
+    try:
+        (error.cursor.query or b"").decode().encode(encodings.get(encoding, "utf_8"))
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -19,7 +19,7 @@ from medmitra_cases.dao import reader
 from medmitra_cases.web import error_handlers
 from medmitra_cases.web.application import RECEIVED_AT
 from tests.support import factories
-from tests.support.factories import DOCTOR, CasesDatabase, case, execute
+from tests.support.factories import DOCTOR, CasesDatabase, execute
 
 URL = "/cases/all_cases"
 CASES_URL = f"{URL}?user_id={DOCTOR}"
@@ -148,37 +148,6 @@ def test_an_unexpected_exception_gets_a_500(
     response = client.get(CASES_URL)
     assert "RuntimeError: John Doe" in assert_500(response, "unexpected error", caplog)
     assert "John" not in response.text
-
-
-def test_data_that_the_database_refuses_gets_a_400(
-    empty_database: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with closing(psycopg2.connect(empty_database)) as owner:
-        owner.autocommit = True
-        factories.LAYOUTS["own_table"].create(owner)
-        execute(owner, "ALTER TABLE medmitra.cases ADD COLUMN note text")
-        columns = case(patient_name="Jane Doe")
-        execute(
-            owner,
-            "INSERT INTO medmitra.cases (user_id, patient_name, patient_age, patient_gender)"
-            " VALUES (%s, %s, 1, '')",
-            [columns["user_id"], columns["patient_name"]],
-        )
-        # This simulates data that only the database can refuse. Its error quotes the patient's name.
-        execute(owner, "ALTER TABLE medmitra.cases RENAME TO kept")
-        execute(
-            owner,
-            "CREATE VIEW medmitra.cases AS SELECT id, case_id, user_id, patient_name,"
-            " patient_name::integer AS patient_age, patient_gender, case_summary, status,"
-            " created_at, updated_at, xmin FROM medmitra.kept",
-        )
-    with client_of(empty_database) as client:
-        response = client.get(CASES_URL)
-    assert response.status_code == 400
-    assert detail(response) == "the database refused the data of this request"
-    (record,) = error_records(caplog)
-    assert "22P02" in record.getMessage()
-    assert "Jane" not in caplog.text
 
 
 def test_the_search_text_is_not_logged(empty_database: str, caplog: pytest.LogCaptureFixture) -> None:
