@@ -36,13 +36,19 @@ matching AS NOT MATERIALIZED (
         END AS before_cursor
     FROM medmitra.cases
     WHERE user_id = %(user_id)s::uuid
-        AND (%(status)s::text IS NULL OR status = %(status)s)
-        AND (%(gender)s::text IS NULL OR patient_gender = %(gender)s)
+        -- An index serves the first comparison. The second is exact, also if the column's type or collation is not.
+        AND (%(status)s::text IS NULL OR (status = %(status)s AND status::text COLLATE "C" = %(status)s))
+        AND (
+            %(gender)s::text IS NULL
+            OR (patient_gender = %(gender)s AND patient_gender::text COLLATE "C" = %(gender)s)
+        )
         AND (
             %(search)s::text IS NULL
-            OR strpos(lower(patient_name), lower(%(search)s)) > 0
-            OR strpos(lower(case_summary), lower(%(search)s)) > 0
-            OR strpos(lower(case_id::text), lower(%(search)s)) > 0
+            -- The locale of the database says which letters belong together, whatever the collation of a column is.
+            -- Postgres up to 17 cannot search under a nondeterministic collation.
+            OR strpos(lower(patient_name COLLATE "default") COLLATE "C", lower(%(search)s) COLLATE "C") > 0
+            OR strpos(lower(case_summary COLLATE "default") COLLATE "C", lower(%(search)s) COLLATE "C") > 0
+            OR strpos(lower(case_id::text COLLATE "default") COLLATE "C", lower(%(search)s) COLLATE "C") > 0
         )
         AND (%(min_age)s::bigint IS NULL OR patient_age >= %(min_age)s)
         AND (%(max_age)s::bigint IS NULL OR patient_age <= %(max_age)s)

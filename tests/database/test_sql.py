@@ -350,6 +350,31 @@ def test_plans_sort_only_by_the_given_column(database: CasesDatabase, sort_by: s
     assert re.fullmatch(r"(\w+\.)?id", second_key)
 
 
+@pytest.mark.parametrize(
+    ("query", "column"),
+    [
+        (CaseQuery(DOCTOR, limit=5, status="rare"), "status"),
+        (CaseQuery(DOCTOR, limit=5, gender="rare"), "patient_gender"),
+    ],
+)
+def test_an_index_serves_a_filter_by_text(database: CasesDatabase, query: CaseQuery, column: str) -> None:
+    relation, doctor = database.layout.relation, database.layout.owner_column
+    database.add_many([DOCTOR], 5_000)
+    execute(database.owner, f"CREATE INDEX by_text ON {relation} ({doctor}, {column}, id)")
+    try:
+        execute(
+            database.owner, f"UPDATE {relation} SET {column} = 'rare' WHERE id % 1000 = 0; ANALYZE {relation}"
+        )
+        plan = Plan.of(database, query)
+        assert "by_text" in str(plan)
+        assert plan.rows_read < 100
+    finally:
+        execute(
+            database.owner,
+            f"DROP INDEX {'medmitra' if relation.startswith('medmitra') else 'public'}.by_text",
+        )
+
+
 @pytest.mark.parametrize("count", [50, 5_000])
 def test_the_index_gives_the_insertion_order_in_both_directions(database: CasesDatabase, count: int) -> None:
     database.add_many([str(uuid.uuid4()) for _ in range(100)], 20_000)
