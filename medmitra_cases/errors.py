@@ -89,6 +89,24 @@ class DatabaseError(Fault):
         return f"{self.public_text} ({type(self.__cause__).__qualname__}: {cause or 'no response in time'})"
 
 
+class UnservableColumn(DatabaseError):
+    """A column of ``medmitra.cases`` has a type or a value that no response can contain."""
+
+    def __init__(self, column: str, reason: str) -> None:
+        """Keep the reason for the log.
+
+        Args:
+            column: The name of the column.
+            reason: The reason, without a value of the column.
+        """
+        super().__init__(column, reason)
+        self._cause = f"medmitra.cases.{column}: {reason}; see medmitra-cases check"
+
+    def log_text(self) -> str:
+        """Return the public text, the column and the reason."""
+        return f"{self.public_text} ({self._cause})"
+
+
 class DatabaseUnavailable(DatabaseError):
     """There was no working connection for as long as a request may wait."""
 

@@ -1,6 +1,7 @@
 -- name: describe_source
 -- The tables behind medmitra.cases, through any number of views: tables whose row level security may hide rows from
--- their reader, whether this role may write to one of the tables, and the name of an invalid index.
+-- their reader, whether this role may write to one of the tables, and the name of an invalid index. Also whether a
+-- table medmitra.cases may contain times that the response cannot, and a sequence that does not count in insertion order.
 WITH RECURSIVE source (oid, reader) AS (
     SELECT relation.oid, reader.oid
     FROM pg_class AS relation
@@ -57,4 +58,40 @@ SELECT
         JOIN pg_index AS index ON index.indrelid = relation.oid AND NOT index.indisvalid
         JOIN pg_class AS named ON named.oid = index.indexrelid
         JOIN pg_namespace AS namespace ON namespace.oid = named.relnamespace
-    ) AS invalid_index
+    ) AS invalid_index,
+    EXISTS (
+        SELECT
+        FROM source_relation AS relation
+        WHERE relation.name = 'medmitra.cases'
+            AND relation.relkind IN ('r', 'p')
+            AND 2 > (
+                SELECT count(*)
+                FROM pg_constraint
+                WHERE conrelid = relation.oid
+                    AND convalidated
+                    AND conname IN ('cases_created_at_is_iso_8601', 'cases_updated_at_is_iso_8601')
+            )
+    ) AS any_time,
+    (
+        SELECT min(format('%I.%I', namespace.nspname, named.relname))
+        FROM source_relation AS relation
+        JOIN pg_sequence AS sequence ON sequence.seqcache > 1 OR sequence.seqincrement < 0 OR sequence.seqcycle
+        JOIN pg_class AS named ON named.oid = sequence.seqrelid
+        JOIN pg_namespace AS namespace ON namespace.oid = named.relnamespace
+        -- A column owns the sequence, or its default reads it.
+        WHERE EXISTS (
+            SELECT
+            FROM pg_depend AS owned
+            WHERE owned.classid = 'pg_class'::regclass
+                AND owned.objid = named.oid
+                AND owned.refclassid = 'pg_class'::regclass
+                AND owned.refobjid = relation.oid
+        ) OR EXISTS (
+            SELECT
+            FROM pg_attrdef AS column_default
+            JOIN pg_depend AS used ON used.classid = 'pg_attrdef'::regclass AND used.objid = column_default.oid
+            WHERE column_default.adrelid = relation.oid
+                AND used.refclassid = 'pg_class'::regclass
+                AND used.refobjid = named.oid
+        )
+    ) AS unordered_sequence

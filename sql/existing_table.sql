@@ -10,7 +10,10 @@
 -- To drop a column that the view reads, or to change its type, run DROP VIEW medmitra.cases first. Then run this file
 -- and roles.sql again. Restart the service after a change of the view: its definition is part of the ETags, and each
 -- connection reads it once.
--- The view must show each row of one ordinary table once: xmin does not cover foreign tables or joined tables.
+-- If you change the view: ETags are made of xmin only while it shows the rows of one ordinary table and calls nothing
+-- but immutable functions of Postgres. medmitra-cases check says what they are made of.
+-- An earlier version of this view did not cast its columns. If a column of public.cases is not text, Postgres refuses to
+-- replace that view ("cannot change data type of view column"): run DROP VIEW medmitra.cases first.
 
 BEGIN;
 
@@ -24,19 +27,20 @@ CREATE SCHEMA IF NOT EXISTS medmitra;
 CREATE OR REPLACE VIEW medmitra.cases AS
 SELECT
     id,
-    case_id,
+    -- The casts have no effect on text. The columns may also be enumerations, for example.
+    case_id::text AS case_id,
     doctor_id AS user_id,
-    patient_name,
+    patient_name::text AS patient_name,
     patient_age,
-    patient_gender,
-    case_summary,
-    status,
+    patient_gender::text AS patient_gender,
+    case_summary::text AS case_summary,
+    status::text AS status,
     -- NULL for infinity, years BC and years from 10000: public.cases may contain them, but ISO 8601 cannot write them.
     CASE WHEN created_at >= '0001-01-01 00:00:00+00' AND created_at < '10000-01-01 00:00:00+00'
         THEN created_at END AS created_at,
     CASE WHEN updated_at >= '0001-01-01 00:00:00+00' AND updated_at < '10000-01-01 00:00:00+00'
         THEN updated_at END AS updated_at,
-    -- The version of the row, for ETags. Tables without xmin need MEDMITRA_ETAG_SOURCE=body.
+    -- The version of the row, for ETags.
     xmin
 FROM public.cases
 WHERE doctor_id = nullif(current_setting('medmitra.user_id', true), '')::uuid;

@@ -1,16 +1,20 @@
 -- name: select_cases
 -- One doctor's cases (user_id: a UUID) in insertion order, at most limit of them (limit: an integer, or NULL for all).
--- The times are in UTC, without an offset. Each row has its version (row_version: row_version.sql, or NULL for none).
+-- Each row has its version (row_version: row_version.sql, or NULL for none).
+-- coalesce() has no effect on values, and the planner removes it. Postgres refuses it for types other than text and
+-- those that become text implicitly (varchar, char, citext, domains): their values would not be what they seem.
+-- The times are in UTC, without an offset. AT TIME ZONE 'UTC' would not do: UTC is also an abbreviation, which
+-- TimeZone = 'UTC+5' and timezone_abbreviations define differently.
 SELECT
     case_id,
     user_id,
-    patient_name,
+    coalesce(NULL::text, patient_name) AS patient_name,
     patient_age,
-    patient_gender,
-    case_summary,
-    status,
-    created_at AT TIME ZONE 'UTC' AS created_at,
-    updated_at AT TIME ZONE 'UTC' AS updated_at,
+    coalesce(NULL::text, patient_gender) AS patient_gender,
+    coalesce(NULL::text, case_summary) AS case_summary,
+    coalesce(NULL::text, status) AS status,
+    created_at::timestamptz AT TIME ZONE INTERVAL '0' AS created_at,
+    updated_at::timestamptz AT TIME ZONE INTERVAL '0' AS updated_at,
     %(row_version)s AS row_version
 FROM medmitra.cases
 WHERE user_id = %(user_id)s::uuid

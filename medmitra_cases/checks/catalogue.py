@@ -22,6 +22,8 @@ class Source(NamedTuple):
     tables_with_row_security: str | None
     may_write: bool
     invalid_index: str | None
+    any_time: bool
+    unordered_sequence: str | None
 
 
 class Session(NamedTuple):

@@ -12,27 +12,13 @@ from medmitra_cases.checks.catalogue import (
     describe_session,
     describe_source,
 )
+from medmitra_cases.checks.columns import check_rights, check_times, check_types
 from medmitra_cases.checks.finding import Finding, Verdict
 from medmitra_cases.checks.plan import has_row_versions, reads_in_index_order
 from medmitra_cases.checks.role import check_role, check_row_filter
-from medmitra_cases.database import psql, sql_directory
+from medmitra_cases.database import psql
 
 MIN_POSTGRES_VERSION = 15
-
-# The allowed types of each column: with others the response would differ from the contract.
-_TEXT = frozenset({"text", "character varying"})
-COLUMN_TYPES = {
-    "id": frozenset({"bigint", "integer"}),
-    "case_id": _TEXT | {"uuid"},
-    "user_id": frozenset({"uuid"}),
-    "patient_name": _TEXT,
-    "patient_age": frozenset({"smallint", "integer", "bigint"}),
-    "patient_gender": _TEXT,
-    "case_summary": _TEXT,
-    "status": _TEXT,
-    "created_at": frozenset({"timestamp with time zone"}),
-    "updated_at": frozenset({"timestamp with time zone"}),
-}
 
 
 def check_database(connection: Connection, *, row_versions: bool) -> Iterator[Finding]:
@@ -55,13 +41,17 @@ def check_database(connection: Connection, *, row_versions: bool) -> Iterator[Fi
     if not columns:
         return
     source = describe_source(connection)
-    types, rights = _types(columns), _rights(columns)
+    types, rights = check_types(columns), check_rights(columns)
     yield types
     yield rights
     if source.tables_with_row_security:
         yield _row_security(source.tables_with_row_security)
     if types.verdict is rights.verdict is Verdict.GOOD:
         yield _index(connection, columns[0].kind, source)
+        if source.unordered_sequence:
+            yield _sequence(source.unordered_sequence)
+        if source.any_time:
+            yield check_times()
         if row_versions:
             yield _row_versions(connection)
         yield check_row_filter(connection)
@@ -90,32 +80,6 @@ def _relation(columns: list[Column]) -> Finding:
     )
 
 
-def _types(columns: list[Column]) -> Finding:
-    found = {column.name: column.type for column in columns}
-    mistakes = [f"medmitra.cases.{name} is missing" for name in COLUMN_TYPES if name not in found] + [
-        f"medmitra.cases.{name} is {found[name]}, not {' or '.join(sorted(types))}"
-        for name, types in COLUMN_TYPES.items()
-        if name in found and found[name] not in types
-    ]
-    return Finding(
-        Verdict.MISSING if mistakes else Verdict.GOOD,
-        "; ".join(mistakes) or "all columns of medmitra.cases exist and have the right types",
-        f"compare medmitra.cases with the table in {sql_directory() / 'schema.sql'}",
-    )
-
-
-def _rights(columns: list[Column]) -> Finding:
-    unreadable = [column.name for column in columns if column.name in COLUMN_TYPES and not column.readable]
-    return Finding(
-        Verdict.MISSING if unreadable else Verdict.GOOD,
-        f"the role may not read these columns of medmitra.cases: {', '.join(unreadable)}"
-        if unreadable
-        else "the role may read all columns of medmitra.cases that the service needs",
-        "let the service log in as the role medmitra_cases, which the owner of medmitra.cases creates with"
-        f" {psql('roles.sql')}",
-    )
-
-
 def _row_security(tables: str) -> Finding:
     return Finding(
         Verdict.ADVICE,
@@ -137,6 +101,15 @@ def _index(connection: Connection, kind: str, source: Source) -> Finding:
         Verdict.MISSING,
         "no index returns the cases of one doctor in insertion order: requests read or sort too many rows",
         f"{drop or ''}create the index with {build}",
+    )
+
+
+def _sequence(name: str) -> Finding:
+    return Finding(
+        Verdict.ADVICE,
+        f"the sequence {name} does not count in insertion order: a session takes several numbers in advance"
+        " (CACHE above 1), or the numbers go down or repeat",
+        f"run ALTER SEQUENCE {name} INCREMENT BY 1 CACHE 1 NO CYCLE",
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import psycopg2
 
 from medmitra_cases.dao.fetch import definition_of, types_of, version_of
-from medmitra_cases.dao.statements import SET_USER_ID, BoundQuery
+from medmitra_cases.dao.statements import SET_LOCAL, BoundQuery
 from medmitra_cases.database import Connection, translated
 from medmitra_cases.models import Cases, Version
 
@@ -45,7 +45,7 @@ class CaseBatches:
         begin = (
             # Both statements see the same rows.
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-            SET_USER_ID,
+            SET_LOCAL,
             self._declare,
             *([bound.statements.select_version] if has_version else []),
         )

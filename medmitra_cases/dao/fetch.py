@@ -100,7 +100,7 @@ def types_of(cursor: Cursor) -> list[type]:
         cursor: A cursor with a result.
 
     Returns:
-        For each column the type of all its values that are not None; ``object`` if they may differ.
+        For each column the type of all its values that are not None; ``object`` if it is unknown.
     """
     return [_TYPES.get(column.type_code, object) for column in cursor.description or ()]
 

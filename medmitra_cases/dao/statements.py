@@ -7,17 +7,26 @@ from psycopg2.extensions import AsIs
 from medmitra_cases.database import read_sql
 from medmitra_cases.models import CaseQuery
 
-SET_USER_ID = read_sql("set_user_id")
-SELECT_CASES = read_sql("select_cases")
-SELECT_VERSION = read_sql("select_version")
-SELECT_DEFINITION = read_sql("select_definition")
-_MATCHING_CASES = read_sql("matching_cases")
-_SELECT_MATCHING_CASES = read_sql("select_matching_cases")
-SELECT_MATCHING_CASES = f"{_MATCHING_CASES}{_SELECT_MATCHING_CASES}"
-SELECT_MATCHING_VERSION = (
-    f"{_MATCHING_CASES},\npage AS (\n{_SELECT_MATCHING_CASES})\n{read_sql('select_matching_version')}"
+
+def _read_statement(name: str) -> str:
+    """Read a file of ``sql/`` without its comments, except the name: they would be sent with each request."""
+    name_line, *lines = read_sql(name).splitlines()
+    return "\n".join([name_line, *(line for line in lines if not line.lstrip().startswith("--"))])
+
+
+SET_USER_ID = _read_statement("set_user_id")
+# Each transaction begins with it. What it sets ends with the transaction.
+SET_LOCAL = f"{SET_USER_ID};\n{_read_statement('set_time_format')}"
+SELECT_CASES = _read_statement("select_cases")
+SELECT_VERSION = _read_statement("select_version")
+SELECT_DEFINITION = _read_statement("select_definition")
+_MATCHING_CASES = _read_statement("matching_cases")
+_SELECT_MATCHING_CASES = _read_statement("select_matching_cases")
+SELECT_MATCHING_CASES = f"{_MATCHING_CASES}\n{_SELECT_MATCHING_CASES}"
+SELECT_MATCHING_VERSION = "\n".join(
+    [_MATCHING_CASES, ", page AS (", _SELECT_MATCHING_CASES, ")", _read_statement("select_matching_version")]
 )
-_ROW_VERSION = AsIs(read_sql("row_version"))
+_ROW_VERSION = AsIs(_read_statement("row_version"))
 
 
 class Statements(NamedTuple):
@@ -47,8 +56,8 @@ class Statements(NamedTuple):
             The statements.
         """
         return cls(
-            read=f"{SET_USER_ID};\n{select}",
-            read_version=f"{SET_USER_ID};\n{select_version}",
+            read=f"{SET_LOCAL};\n{select}",
+            read_version=f"{SET_LOCAL};\n{select_version}",
             declare=f"DECLARE cases NO SCROLL CURSOR FOR {select}",
             select_version=select_version,
         )
@@ -56,7 +65,10 @@ class Statements(NamedTuple):
 
 # The whole list of the published contract has statements of its own: to parse and plan all filters takes a
 # large part of the time that fifty cases take.
-WHOLE_LIST = Statements.of(SELECT_CASES, SELECT_VERSION)
+# Its version reads no times.
+WHOLE_LIST = Statements.of(SELECT_CASES, SELECT_VERSION)._replace(
+    read_version=f"{SET_USER_ID};\n{SELECT_VERSION}"
+)
 FILTERED = Statements.of(SELECT_MATCHING_CASES, SELECT_MATCHING_VERSION)
 
 

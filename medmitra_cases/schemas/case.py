@@ -6,10 +6,14 @@ from typing import Any
 import msgspec
 from marshmallow import Schema, fields
 
+from medmitra_cases.errors import UnservableColumn
 from medmitra_cases.schemas.utc_datetime import UtcDateTime
 
-_NULL_NOTE = "Null only if the writer of the row left it empty."
-_TIME = f"In UTC, with `Z`, and with a fraction of six digits if there is one. {_NULL_NOTE}"
+_NULL_NOTE = "Null only if the writer of the row left it empty"
+_TIME = (
+    "In UTC, with `Z`, and with a fraction of six digits if there is one."
+    f" {_NULL_NOTE}, or if the year is not from 1 to 9999."
+)
 
 
 class CaseSchema(Schema):
@@ -30,7 +34,7 @@ class CaseSchema(Schema):
         allow_none=True,
         metadata={
             "description": "Usually `pending`, `analyzing`, `processing`, `completed` or `failed`, but any"
-            f" text is passed through. {_NULL_NOTE}",
+            f" text is passed through. {_NULL_NOTE}.",
             "examples": ["pending", "analyzing", "processing", "completed", "failed"],
         },
     )
@@ -40,15 +44,17 @@ class CaseSchema(Schema):
     def dump_rows(self, rows: Sequence[tuple[Any, ...]], types: Sequence[type]) -> list[msgspec.Struct]:
         """Dump many cases: the same JSON as ``dump(…, many=True)``, many times as fast.
 
-        The fields' own serializers run, but column by column. They do not run over a column whose values they
-        would return unchanged.
+        Postgres delivers text and integers in their JSON type. Only times are serialized, column by column.
 
         Args:
             rows: One tuple for each case, its values in the order of the fields; more values are ignored.
-            types: For each column the type of all its values that are not None; ``object`` if they differ.
+            types: For each column the type of all its values that are not None; ``object`` if it is unknown.
 
         Returns:
             One object for each case, to be encoded by msgspec; its attributes are the fields, in order.
+
+        Raises:
+            UnservableColumn: A column does not have the type of its field.
         """
         columns = [
             _serialize_column(field, name, kind, column)
@@ -62,15 +68,18 @@ class CaseSchema(Schema):
 def _serialize_column(
     field: fields.Field[Any], name: str, kind: type, column: tuple[Any, ...]
 ) -> Sequence[Any]:
-    if kind is _JSON_READY.get(type(field)):
+    if kind is not _TYPES[type(field)]:
+        raise UnservableColumn(name, "the type of this column is not the one that the response needs")
+    if not isinstance(field, UtcDateTime):
         return column
-    if kind is str and isinstance(field, UtcDateTime):
+    try:
         return field.serialize_texts(column)
-    return [field._serialize(value, name, None) for value in column]
+    except ValueError as error:
+        raise UnservableColumn(name, str(error)) from None
 
 
-# The type of value that a field of each class serializes unchanged.
-_JSON_READY = {fields.String: str, fields.Integer: int}
+# The type of the values that each field serializes: another one would become a text that only looks right.
+_TYPES = {fields.String: str, fields.Integer: int, UtcDateTime: str}
 
 # A struct is made in a tenth of the time of a dictionary, and the garbage collector does not examine it.
 _Case = msgspec.defstruct("_Case", list(CaseSchema().dump_fields), gc=False)
@@ -85,5 +94,5 @@ class CasesSchema(Schema):
     def dump_rows(
         self, rows: Sequence[tuple[Any, ...]], types: Sequence[type]
     ) -> dict[str, list[msgspec.Struct]]:
-        """Dump the whole list; arguments and result as in ``CaseSchema.dump_rows``."""
+        """Dump the whole list; arguments, result and errors as in ``CaseSchema.dump_rows``."""
         return {"cases": self.case.dump_rows(rows, types)}

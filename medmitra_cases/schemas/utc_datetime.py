@@ -1,6 +1,7 @@
 """The marshmallow field for the times of the contract."""
 
 import datetime as dt
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,29 +11,57 @@ from marshmallow import fields
 class UtcDateTime(fields.Field[str]):
     """A time in UTC without an offset, serialized as RFC 3339, section 5.6, with ``Z``.
 
-    The value is text as Postgres writes it (``2026-03-04 10:30:00.5``), or a ``datetime``.
+    The value is a ``datetime``, or text as Postgres writes it with ``DateStyle = ISO``:
+    ``2026-03-04 10:30:00.5``. RFC 3339 has only the years 1 to 9999, so infinity and all other years become
+    None.
     """
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
         if isinstance(value, dt.datetime) and value.tzinfo is not None:
             value = value.astimezone(dt.timezone.utc).replace(tzinfo=None)
-        return None if value is None else self.serialize_texts([str(value)])[0]
+        return self.serialize_texts([None if value is None else str(value)])[0]
 
     @staticmethod
     def serialize_texts(column: Iterable[str | None]) -> list[str | None]:
         """Serialize a column at once; a call for each value would cost more than the work itself.
 
         Args:
-            column: Times as Postgres writes them, in the years 1 to 9999, which the table or view guarantees.
+            column: Times as Postgres writes them.
 
         Returns:
             The times as RFC 3339, with a fraction of six digits if there is one.
 
         Raises:
-            KeyError: The length of a value is not that of such a time.
+            ValueError: A value is not such a time. The message does not contain it.
         """
-        return [None if text is None else text.replace(" ", "T") + _ENDINGS[len(text)] for text in column]
+        try:
+            # Characters 4 and 19 show other formats and longer years, the last one shows years BC. A regular
+            # expression would take three times as long.
+            return [
+                None
+                if text is None
+                else text.replace(" ", "T") + _ENDINGS[len(text)]
+                if text[4:20:15] in _MARKS and text[-1] != "C"
+                else _other_year(text)
+                for text in column
+            ]
+        except KeyError:
+            raise ValueError(_NO_TIME) from None
 
+
+def _other_year(text: str) -> str | None:
+    if not _OTHER_YEAR.fullmatch(text):
+        raise ValueError(_NO_TIME)
+    return None
+
+
+_NO_TIME = "a value is not a time as Postgres writes it with DateStyle = ISO"
+
+# Infinity, the years from 10000, and the years BC.
+_OTHER_YEAR = re.compile(r"-?infinity|\d{5,}-[\d :.-]+|\d{4,}-[\d :.-]+ BC", re.ASCII)
+
+# The characters 4 and 19 of a time without and with a fraction.
+_MARKS = frozenset({"-", "-."})
 
 # The missing end of a time, by the length of its text: Postgres drops the zeros at the end of a fraction.
 _ENDINGS = {len("2026-03-04 10:30:00"): "Z"} | {

@@ -292,6 +292,34 @@ def test_check_warns_about_a_role_that_sees_all_cases(
     assert "existing_table.sql" in lines[position + 1]
 
 
+# What fills the column id, in the table and below a view.
+SEQUENCES = {
+    "CACHE": "ALTER SEQUENCE {}.cases_id_seq CACHE 20",
+    "descending": "ALTER SEQUENCE {}.cases_id_seq INCREMENT BY -1 MAXVALUE 1000 RESTART 1000",
+    "CYCLE": "ALTER SEQUENCE {}.cases_id_seq CYCLE",
+    "of no column": "ALTER TABLE {0}.cases ALTER id DROP IDENTITY; CREATE SEQUENCE {0}.numbers CACHE 20;"
+    "ALTER TABLE {0}.cases ALTER id SET DEFAULT nextval('{0}.numbers')",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("change", SEQUENCES.values(), ids=SEQUENCES)
+def test_check_warns_about_a_sequence_that_breaks_insertion_order(
+    empty_database: str, owner: Connection, layout: Layout, change: str
+) -> None:
+    layout.create(owner)
+    schema = layout.relation.split(".")[0]
+    execute(owner, "CREATE SEQUENCE public.others CACHE 20; CREATE TABLE public.other (id int DEFAULT 1)")
+    assert "sequence" not in run_ok("check", url=empty_database)
+    execute(owner, change.format(schema))
+    output = run_ok("check", url=empty_database)
+    assert f"! the sequence {schema}." in output
+    repair = re.search("→ run (ALTER SEQUENCE .*)", output)
+    assert repair is not None
+    execute(owner, repair[1])
+    assert "sequence" not in run_ok("check", url=empty_database)
+
+
 def test_check_requires_row_versions_only_if_the_etag_uses_them(
     empty_database: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -502,7 +502,7 @@ def changed_schema(database: CasesDatabase, statement: str, undo: str) -> Iterat
 
 # The view after a change by the operator. The change writes no row.
 VIEW = read_sql("existing_table")
-UPPER_CASE_VIEW = VIEW.replace("    status,\n", "    upper(status) AS status,\n")
+UPPER_CASE_VIEW = VIEW.replace("    status::text AS", "    upper(status) AS")
 SWAP_COLUMNS = "; ".join(
     f"ALTER TABLE medmitra.cases RENAME {old} TO {new}"
     for old, new in [("status", "x"), ("patient_gender", "status"), ("x", "patient_gender")]
