@@ -21,13 +21,16 @@ MAX_QUEUE_SECONDS = 10.0
 _NO_TAGS = ETags()
 
 
-def create_blueprint(database: Database, verifier: Verifier | None, *, row_versions: bool) -> Blueprint:
+def create_blueprint(
+    database: Database, verifier: Verifier | None, *, row_versions: bool | None
+) -> Blueprint:
     """Make the blueprint with the endpoint.
 
     Args:
         database: The database with the cases.
         verifier: Verifies the token that every request then needs; None if ``user_id`` alone decides.
-        row_versions: Whether entity tags are made of the versions of the rows, not of the body.
+        row_versions: Whether entity tags are made of the versions of the rows, not of the body; None if the
+            definition of ``medmitra.cases`` decides.
 
     Returns:
         The blueprint, to be registered at the root.

@@ -80,6 +80,18 @@ class PageInfo(NamedTuple):
     next_after: str | None
 
 
+class Definition(NamedTuple):
+    """What ``medmitra.cases`` is.
+
+    Attributes:
+        hash: A hash of what decides the content of a response, apart from the rows.
+        without_row_versions: Why a row may change without its version; None if that cannot happen.
+    """
+
+    hash: str
+    without_row_versions: str | None
+
+
 class Version(NamedTuple):
     """A value that changes whenever the response to a query changes.
 

@@ -33,7 +33,7 @@ GRANT SELECT (
 ) ON medmitra.cases TO medmitra_cases;
 DO $$
 BEGIN
-    -- A view without xmin needs MEDMITRA_ETAG_SOURCE=body.
+    -- For a view without xmin, ETags are made from the response.
     IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'medmitra.cases'::regclass AND attname = 'xmin') THEN
         GRANT SELECT (xmin) ON medmitra.cases TO medmitra_cases;
     END IF;

@@ -31,12 +31,13 @@ class Readiness:
     All threads that handle requests may be waiting for the database at that time.
     """
 
-    def __init__(self, database_url: str, *, row_versions: bool) -> None:
+    def __init__(self, database_url: str, *, row_versions: bool | None) -> None:
         """Prepare the check, without connecting.
 
         Args:
             database_url: A libpq URI or a ``key=value`` string.
-            row_versions: Whether entity tags are made of row versions.
+            row_versions: Whether entity tags are made of row versions; None if the definition of
+                ``medmitra.cases`` decides.
         """
         self._row_versions = row_versions
         self._database = Database(database_url, wait_seconds=CONNECT_TIMEOUT_SECONDS)

@@ -13,20 +13,21 @@ from medmitra_cases.checks.catalogue import (
     describe_source,
 )
 from medmitra_cases.checks.columns import check_rights, check_times, check_types
+from medmitra_cases.checks.etags import check_row_versions
 from medmitra_cases.checks.finding import Finding, Verdict
-from medmitra_cases.checks.plan import has_row_versions, reads_in_index_order
+from medmitra_cases.checks.plan import reads_in_index_order
 from medmitra_cases.checks.role import check_role, check_row_filter
 from medmitra_cases.database import psql
 
 MIN_POSTGRES_VERSION = 15
 
 
-def check_database(connection: Connection, *, row_versions: bool) -> Iterator[Finding]:
+def check_database(connection: Connection, *, row_versions: bool | None) -> Iterator[Finding]:
     """Check the needs of the service, in the order in which an operator would repair them.
 
     Args:
         connection: A connection with the role and the settings of the service.
-        row_versions: Whether entity tags are to be made of row versions.
+        row_versions: Whether entity tags are to be made of row versions; None if the definition decides.
 
     Yields:
         One finding for each check. Checks that depend on a failed one are left out.
@@ -52,8 +53,8 @@ def check_database(connection: Connection, *, row_versions: bool) -> Iterator[Fi
             yield _sequence(source.unordered_sequence)
         if source.any_time:
             yield check_times()
-        if row_versions:
-            yield _row_versions(connection)
+        if row_versions is not False:
+            yield check_row_versions(connection, required=row_versions is True)
         yield check_row_filter(connection)
     yield _letters(session)
     yield from check_role(session, source)
@@ -110,16 +111,6 @@ def _sequence(name: str) -> Finding:
         f"the sequence {name} does not count in insertion order: a session takes several numbers in advance"
         " (CACHE above 1), or the numbers go down or repeat",
         f"run ALTER SEQUENCE {name} INCREMENT BY 1 CACHE 1 NO CYCLE",
-    )
-
-
-def _row_versions(connection: Connection) -> Finding:
-    readable = has_row_versions(connection)
-    return Finding(
-        Verdict.GOOD if readable else Verdict.MISSING,
-        f"the role {'can' if readable else 'cannot'} read the row versions (xmin) from which ETags are made",
-        f"for a view, first run {psql('existing_table.sql')}; for tables and views, run {psql('roles.sql')};"
-        " or set MEDMITRA_ETAG_SOURCE=body if there is no xmin",
     )
 
 

@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 import psycopg2
 
-from medmitra_cases.dao.fetch import definition_of, types_of, version_of
+from medmitra_cases.dao.definition import resolve
+from medmitra_cases.dao.fetch import types_of, version_of
 from medmitra_cases.dao.statements import SET_LOCAL, BoundQuery
 from medmitra_cases.database import Connection, translated
 from medmitra_cases.models import Cases, Version
@@ -34,12 +35,12 @@ class CaseBatches:
             UnknownCursor: The doctor has no case ``after``.
             psycopg2.Error: The database failed or refused the query.
         """
+        bound, definition = resolve(connection, bound)
         self._connection = connection
         self._size = size
         self._closed = False
         self._declare = bound.statements.declare
         self._parameters = bound.parameters()
-        definition = definition_of(connection) if bound.row_versions else None
         # It also says whether the cursor case exists.
         has_version = bound.row_versions or bound.query.after is not None
         begin = (

@@ -5,7 +5,8 @@ from operator import itemgetter, xor
 
 from psycopg2.extensions import cursor as Cursor
 
-from medmitra_cases.dao.statements import SELECT_DEFINITION, BoundQuery, probe_query
+from medmitra_cases.dao.definition import resolve
+from medmitra_cases.dao.statements import BoundQuery, probe_query
 from medmitra_cases.database import Connection
 from medmitra_cases.errors import UnknownCursor
 from medmitra_cases.models import CaseQuery, Cases, PageInfo, Version
@@ -37,7 +38,7 @@ def fetch_cases(connection: Connection, bound: BoundQuery, max_rows: int) -> tup
     """
     query = bound.query
     # First, so that a definition that changes meanwhile goes with rows that are too new, never too old.
-    definition = definition_of(connection) if bound.row_versions else None
+    bound, definition = resolve(connection, bound)
     with connection.cursor() as cursor:
         cursor.execute(bound.statements.read, bound.parameters(max_rows + 1))
         if cursor.rowcount > max_rows and not query.is_page:
@@ -72,23 +73,41 @@ def fetch_version(connection: Connection, bound: BoundQuery) -> Version:
         UnknownCursor: The doctor has no case ``after``.
         psycopg2.Error: The database failed or refused the query.
     """
-    definition = definition_of(connection) if bound.row_versions else None
+    bound, definition = resolve(connection, bound)
     with connection.cursor() as cursor:
         cursor.execute(bound.statements.read_version, bound.parameters())
         return version_of(cursor, bound.query, definition)
 
 
-def check_readable(connection: Connection, *, row_versions: bool) -> None:
+def fetch_row_version(connection: Connection, bound: BoundQuery) -> Version | None:
+    """Fetch the version of a query's cases, if it is made of the versions of the rows.
+
+    Args:
+        connection: An open connection in autocommit mode.
+        bound: The query.
+
+    Returns:
+        The version; None if only the cases themselves can tell it.
+
+    Raises:
+        UnknownCursor: The doctor has no case ``after``.
+        psycopg2.Error: The database failed or refused the query.
+    """
+    bound, _ = resolve(connection, bound)
+    return fetch_version(connection, bound) if bound.row_versions else None
+
+
+def check_readable(connection: Connection, *, row_versions: bool | None) -> None:
     """Test whether cases could be read as ``fetch_cases`` reads them, without reading one.
 
     Args:
         connection: An open connection in autocommit mode.
-        row_versions: Whether the versions of the rows must be readable, too.
+        row_versions: Whether the versions of the rows must be readable, too; None if the definition decides.
 
     Raises:
         psycopg2.Error: They cannot be read.
     """
-    probe = probe_query(row_versions=row_versions)
+    probe, _ = resolve(connection, probe_query(row_versions=row_versions))
     with connection.cursor() as cursor:
         cursor.execute(probe.statements.read, probe.parameters(0))
 
@@ -111,7 +130,7 @@ def version_of(cursor: Cursor, query: CaseQuery, definition: str | None) -> Vers
     Args:
         cursor: The cursor, with that row as its result.
         query: The query.
-        definition: The hash that ``definition_of`` returned before; None if no version is wanted.
+        definition: The hash that ``resolve`` returned before; None if no version is wanted.
 
     Returns:
         The version.
@@ -129,22 +148,3 @@ def version_of(cursor: Cursor, query: CaseQuery, definition: str | None) -> Vers
         page_info = PageInfo(*known) if query.is_page else None
     # Over no rows the version is NULL.
     return Version(None if definition is None else version or 0, definition, page_info)
-
-
-def definition_of(connection: Connection) -> str:
-    """Hash the definition of ``medmitra.cases``. Each connection reads it once.
-
-    Args:
-        connection: An open connection.
-
-    Returns:
-        The hash.
-
-    Raises:
-        psycopg2.Error: The database failed.
-    """
-    if connection.definition is None:
-        with connection.cursor() as cursor:
-            cursor.execute(SELECT_DEFINITION)
-            ((connection.definition,),) = cursor.fetchall()
-    return connection.definition

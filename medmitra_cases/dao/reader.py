@@ -1,7 +1,7 @@
 """Reads the cases of one request, with the retries that its time allows."""
 
 from medmitra_cases.dao.batches import CaseBatches
-from medmitra_cases.dao.fetch import fetch_cases, fetch_version
+from medmitra_cases.dao.fetch import fetch_cases, fetch_row_version
 from medmitra_cases.dao.statements import BoundQuery
 from medmitra_cases.database import Database
 from medmitra_cases.models import CaseQuery, Cases, Version
@@ -15,11 +15,16 @@ class CaseReader:
 
     Attributes:
         query: The query.
-        row_versions: Whether versions are made of the versions of the rows.
     """
 
     def __init__(
-        self, database: Database, query: CaseQuery, *, subject: str, row_versions: bool, received_at: float
+        self,
+        database: Database,
+        query: CaseQuery,
+        *,
+        subject: str,
+        row_versions: bool | None,
+        received_at: float,
     ) -> None:
         """Bind the query; nothing is read yet.
 
@@ -27,22 +32,22 @@ class CaseReader:
             database: The database.
             query: The query.
             subject: The UUID of the doctor who asks. The database shows no other doctor's cases.
-            row_versions: Whether versions are made of the versions of the rows.
+            row_versions: Whether versions are made of the versions of the rows; None if the definition of
+                ``medmitra.cases`` decides.
             received_at: When the request arrived, in seconds of the monotonic clock; retries count from it.
         """
         self.query = query
-        self.row_versions = row_versions
         self._bound = BoundQuery(query, subject, row_versions)
         self._database = database
         self._received_at = received_at
 
-    def version(self) -> Version:
+    def version(self) -> Version | None:
         """Read the version of the cases, without the cases.
 
         Returns:
-            The version.
+            The version; None if only the cases themselves can tell it.
         """
-        return self._database.read(self._received_at, fetch_version, self._bound)
+        return self._database.read(self._received_at, fetch_row_version, self._bound)
 
     def whole(self, max_rows: int) -> tuple[Cases, Version] | None:
         """Read all cases, unless they are too many.

@@ -78,12 +78,12 @@ class BoundQuery(NamedTuple):
     Attributes:
         query: The query.
         subject: The UUID of the doctor who asks. The database shows no other doctor's cases.
-        row_versions: Whether the versions of the rows are read, too.
+        row_versions: Whether the versions of the rows are read, too; None until a definition has decided.
     """
 
     query: CaseQuery
     subject: str
-    row_versions: bool
+    row_versions: bool | None
 
     @property
     def statements(self) -> Statements:
@@ -118,11 +118,11 @@ class BoundQuery(NamedTuple):
         }
 
 
-def probe_query(*, row_versions: bool) -> BoundQuery:
+def probe_query(*, row_versions: bool | None) -> BoundQuery:
     """Make a query that matches no case, to test whether cases could be read.
 
     Args:
-        row_versions: Whether the versions of the rows are read, too.
+        row_versions: Whether the versions of the rows are read, too; None if the definition decides.
 
     Returns:
         The query.

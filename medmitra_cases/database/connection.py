@@ -13,6 +13,7 @@ from psycopg2.extensions import UNICODE, parse_dsn
 from psycopg2.extensions import connection as PsycopgConnection
 from psycopg2.extensions import cursor as PsycopgCursor
 
+from medmitra_cases.models import Definition
 from medmitra_cases.telemetry import metrics
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class Connection(PsycopgConnection):
     answer_timeout_seconds = 2.0  # until the server's statement_timeout is known
     deadline = math.inf
     cut_off = False
-    definition: str | None = None
+    definition: Definition | None = None
 
     def __init__(self, dsn: str, **kwargs: Any) -> None:
         """Connect, and count the connection in the metrics."""

@@ -74,9 +74,9 @@ def respond(reader: CaseReader, request: CasesRequest) -> Response:
 
 def _unchanged(reader: CaseReader, request: CasesRequest) -> Response | None:
     """Answer 304 without reading a case, if the client has the current list."""
-    if not (request.if_none_match and reader.row_versions):
+    version = reader.version() if request.if_none_match else None
+    if version is None:
         return None
-    version = reader.version()
     tag = entity_tag(reader.query, version)
     if not request.if_none_match.contains_weak(tag):
         return None
@@ -90,7 +90,7 @@ def _whole_list(reader: CaseReader, request: CasesRequest) -> Response | None:
         return None
     cases, version = fetched
     body = msgspec.json.encode(_CASES.dump_rows(*cases))
-    tag = entity_tag(reader.query, version, () if reader.row_versions else [body])
+    tag = entity_tag(reader.query, version, [body] if version.rows is None else ())
     headers = _headers(reader, request, version, tag)
     if request.if_none_match.contains_weak(tag):
         return _not_modified(headers)
@@ -111,8 +111,9 @@ def _stream(reader: CaseReader, request: CasesRequest) -> Response:
 
 
 def _stream_batches(reader: CaseReader, request: CasesRequest, batches: CaseBatches) -> Response:
-    tag = entity_tag(reader.query, batches.version, () if reader.row_versions else dry_run(batches))
-    headers = _headers(reader, request, batches.version, tag)
+    version = batches.version
+    tag = entity_tag(reader.query, version, dry_run(batches) if version.rows is None else ())
+    headers = _headers(reader, request, version, tag)
     if request.if_none_match.contains_weak(tag):
         batches.close()
         return _not_modified(headers)

@@ -150,11 +150,14 @@ class SettingsSchema(Schema):
     )
     etag_source = fields.String(
         data_key="MEDMITRA_ETAG_SOURCE",
-        load_default="row_versions",
-        validate=validate.OneOf(("row_versions", "body"), error="must be row_versions or body"),
+        load_default="auto",
+        validate=validate.OneOf(
+            ("auto", "rows", "body"), error="must be auto, rows or body (row_versions is now called rows)"
+        ),
         metadata={
-            "help": "The source of the `ETag`: `row_versions` (Postgres's `xmin`) or `body`, for databases"
-            " without `xmin`. With `body`, a 304 saves the transfer but not the query."
+            "help": "The source of the `ETag`: `rows` (Postgres's `xmin`), `body`, or `auto`, which takes"
+            " `rows` if `medmitra.cases` is an ordinary table or a simple view of one. With `body`, a 304"
+            " saves the transfer but not the query."
         },
     )
     cors_origins = Origins(

@@ -43,9 +43,9 @@ class Settings:
         return self.jwt_secret is not None or self.jwks_url is not None
 
     @property
-    def row_versions(self) -> bool:
-        """Whether entity tags are made from row versions."""
-        return self.etag_source == "row_versions"
+    def row_versions(self) -> bool | None:
+        """Whether entity tags are made from row versions. None: if ``medmitra.cases`` has such versions."""
+        return {"auto": None, "rows": True, "body": False}[self.etag_source]
 
     @classmethod
     def from_environ(

@@ -176,11 +176,12 @@ def test_readyz_fails_without_the_table(empty_database: str) -> None:
 def test_readyz_fails_without_a_right_that_requests_need(database: CasesDatabase) -> None:
     execute(database.owner, "REVOKE SELECT (xmin) ON medmitra.cases FROM medmitra_cases")
     try:
-        with serve(database.service_dsn, **ADMIN) as server:
+        rows = {"MEDMITRA_ETAG_SOURCE": "rows"}
+        with serve(database.service_dsn, **ADMIN, **rows) as server:
             assert server.ask_admin("/readyz") == not_ready("unexpected database error")
-        body = {"MEDMITRA_ETAG_SOURCE": "body"}
-        with serve(database.service_dsn, **ADMIN, **body) as server:
-            assert server.ask_admin("/readyz") == READY
+        for source in ("auto", "body"):
+            with serve(database.service_dsn, **ADMIN, MEDMITRA_ETAG_SOURCE=source) as server:
+                assert server.ask_admin("/readyz") == READY
     finally:
         execute(database.owner, "GRANT SELECT (xmin) ON medmitra.cases TO medmitra_cases")
 

@@ -179,11 +179,6 @@ def test_check_of_an_empty_database_names_both_table_layouts(empty_database: str
             "✗ medmitra.cases.user_id is text, not uuid",
             "schema.sql",
         ),
-        (
-            "REVOKE SELECT (xmin) ON medmitra.cases FROM medmitra_cases",
-            "✗ the role cannot read the row versions (xmin)",
-            "MEDMITRA_ETAG_SOURCE=body",
-        ),
         ("DROP INDEX medmitra.cases_user_id_id_idx", "✗ no index returns the cases", "schema.sql"),
         (
             "REVOKE SELECT (status, patient_age) ON medmitra.cases FROM medmitra_cases",
@@ -290,6 +285,37 @@ def test_check_warns_about_a_role_that_sees_all_cases(
     position = lines.index("! the role sees the cases of all doctors at once")
     assert "roles.sql" in lines[position + 1]
     assert "existing_table.sql" in lines[position + 1]
+
+
+@pytest.mark.parametrize(
+    ("source", "verdict", "seen", "hint"),
+    [
+        (
+            "auto",
+            "!",
+            "ETags are made from the response body, so each 304 costs a query: the role",
+            "roles.sql",
+        ),
+        ("rows", "✗", "the role cannot read the row versions (xmin)", "MEDMITRA_ETAG_SOURCE=body"),
+    ],
+)
+def test_check_reports_the_source_of_etags(
+    empty_database: str,
+    owner: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    verdict: str,
+    seen: str,
+    hint: str,
+) -> None:
+    LAYOUTS["own_table"].create(owner)
+    execute(owner, "REVOKE SELECT (xmin) ON medmitra.cases FROM medmitra_cases")
+    monkeypatch.setenv("MEDMITRA_ETAG_SOURCE", source)
+    result = run("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    lines = result.output.splitlines()
+    (position,) = (number for number, line in enumerate(lines) if line.startswith(f"{verdict} {seen}"))
+    assert hint in lines[position + 1]
+    assert result.exit_code == (verdict == "✗")
 
 
 # What fills the column id, in the table and below a view.

@@ -25,7 +25,7 @@ OTHER = DOCTOR[:-1] + "7"
 INVALID_CURSOR = {"detail": "after must be the case_id of one of this doctor's cases"}
 
 
-@pytest.fixture(params=["row_versions", "body"])
+@pytest.fixture(params=["auto", "body"])
 def etag_client(database: CasesDatabase, request: pytest.FixtureRequest) -> Iterator[FlaskClient]:
     """A client of the service, once with each source of ETags."""
     with client_on(database.service_dsn, MEDMITRA_ETAG_SOURCE=request.param) as client:

@@ -23,7 +23,7 @@ from tests.support.factories import DOCTOR, KEYS, CasesDatabase, execute, in_jso
 OTHER = DOCTOR[:-1] + "7"
 DOCTORS = (DOCTOR, OTHER)
 WRITERS = 2
-SOURCES = ("row_versions", "body")
+SOURCES = ("auto", "body")
 
 Case = dict[str, Any]
 

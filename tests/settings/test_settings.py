@@ -44,7 +44,7 @@ def test_settings_have_defaults() -> None:
         jwt_audience="authenticated",
         jwt_issuer=None,
         trust_user_id=False,
-        etag_source="row_versions",
+        etag_source="auto",
         cors_origins=(),
         docs=True,
     )
@@ -274,6 +274,19 @@ def test_invalid_admin_addresses_are_rejected(listen: str) -> None:
 def test_valid_admin_addresses_are_accepted(listen: str) -> None:
     settings = Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_ADMIN_LISTEN": listen})
     assert settings.admin_listen == listen
+
+
+@pytest.mark.parametrize(("source", "row_versions"), [("auto", None), ("rows", True), ("body", False)])
+def test_sources_of_tags(source: str, row_versions: bool | None) -> None:
+    settings = Settings.from_environ({"DATABASE_URL": URL, "MEDMITRA_ETAG_SOURCE": source})
+    assert settings.row_versions is row_versions
+
+
+@pytest.mark.parametrize("source", ["row_versions", "xmin", "Auto", "rows "])
+def test_bad_sources_of_tags(source: str) -> None:
+    """The old name of a value is refused with the new one."""
+    text = mistakes(DATABASE_URL=URL, MEDMITRA_ETAG_SOURCE=source)
+    assert text == "MEDMITRA_ETAG_SOURCE must be auto, rows or body (row_versions is now called rows)"
 
 
 @pytest.mark.parametrize("log_format", ["xml", "JSON", " text", "text,json"])
