@@ -4,6 +4,7 @@ Like request_parser.py, listeners.py and server.py this uses waitress's internal
 version.
 """
 
+import logging
 import time
 from typing import Any
 
@@ -18,6 +19,8 @@ from medmitra_cases.web import BROKEN_OFF, RECEIVED_AT, SECURITY_HEADERS, audit,
 
 # Seconds that a request may take to arrive while the server drains.
 MAX_ARRIVAL_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
 
 
 def _count(task: Task, status: str) -> None:
@@ -35,6 +38,7 @@ class _JsonErrorTask(ErrorTask):  # type: ignore[misc]
         error = self.request.error
         if error.code != 500:  # a request that failed with 500 has its id already
             request_id.start(self.request.headers.get("X_REQUEST_ID", ""))
+            _log.info("request refused with %d: %s", error.code, error.body)  # quotes nothing of it
         body = error_body("Internal server error: unexpected error" if error.code == 500 else error.body)
         self.status = f"{error.code} {error.reason}"
         self.response_headers += [

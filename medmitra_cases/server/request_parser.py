@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from waitress.parser import HTTPRequestParser, ParsingError, split_uri
-from waitress.utilities import RequestHeaderFieldsTooLarge, find_double_newline
+from waitress.utilities import BadRequest, RequestHeaderFieldsTooLarge, find_double_newline
 
 # The target and two fields, read from a header that is too large or that waitress cannot parse.
 _TARGET = re.compile(rb"\s*\S+[ \t]+(\S+)")
@@ -18,6 +18,12 @@ MAX_FIELDS = 100
 # connection that is closed with unread data, and the client may then lose the 431.
 MAX_DISCARDED_BYTES = 1 << 20
 
+# A request line of HTTP/1 (RFC 9112, 3), and how it begins: with a method in upper case, or a part of it.
+_METHOD = rb"[A-Z0-9!#$%&'*+.^_`|~-]{1,32}"
+_REQUEST_LINE = re.compile(_METHOD + rb" [^\x00-\x20\x7f]+ HTTP/1\.[0-9]\r\n")
+_BEGINNING = re.compile(_METHOD + rb"(?:\Z| )|\Z")
+_INVALID = "Request line is invalid; this port accepts HTTP/1.1, without TLS and PROXY protocol"
+
 
 class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     """Parses a request; its errors quote nothing of the header.
@@ -26,6 +32,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         received_at: When the request had arrived completely, in seconds of the monotonic clock.
     """
 
+    completed: bool
     headers: dict[str, str]
     command = ""  # of a request whose first line is unreadable
     path = ""
@@ -45,7 +52,9 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         else:
             header = self.header_plus + data
             consumed = super().received(data)
-            if self.error is not None and self.body_rcv is None:
+            if not (self.completed or self.headers_finished):
+                self._refuse_other_protocols(header)
+            elif self.error is not None and self.body_rcv is None:
                 self._recover(header[: len(header) - len(data) + consumed])
                 if not self.headers_finished and find_double_newline(header) < 0:
                     self.completed = False
@@ -53,6 +62,14 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         if self.completed:
             self.received_at = time.monotonic()
         return consumed
+
+    def _refuse_other_protocols(self, header: bytes) -> None:
+        """Refuse an incomplete header that begins no request; waitress would wait for its end."""
+        begun = header.lstrip()  # waitress ignores empty lines before a request, too
+        if not (_REQUEST_LINE if b"\n" in begun else _BEGINNING).match(begun):
+            self.error = BadRequest(_INVALID)
+            self.completed = True
+            self._recover(header)
 
     def _recover(self, header: bytes) -> None:
         """Read what the log and the audit need of a refused header, as far as it can be read."""
@@ -82,6 +99,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         if header_plus.count(b"\n") > MAX_FIELDS + 2:  # the request line and the empty one at the end
             self.error = RequestHeaderFieldsTooLarge(f"exceeds {MAX_FIELDS} header fields")
             header_plus = b"GET / HTTP/1.0\r\n"  # as waitress does for a long header
+        if not _REQUEST_LINE.match(header_plus):
+            raise ParsingError(_INVALID)
         try:
             super().parse_header(header_plus)
         except ParsingError as error:

@@ -1,0 +1,85 @@
+"""Bytes that begin no request, and requests in pieces."""
+
+import json
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.factories import DOCTOR, CasesDatabase, case
+from tests.support.processes import Running, receive_all, serve
+
+# These tests do not depend on the table layout.
+pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
+
+CASES_URL = f"/cases/all_cases?user_id={DOCTOR}"
+REQUEST = f"GET {CASES_URL} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+@pytest.fixture(scope="module")
+def server(layout_database: CasesDatabase) -> Iterator[Running]:
+    """The service."""
+    with serve(layout_database.service_dsn) as server:
+        yield server
+
+
+def client_hello() -> bytes:
+    """The first bytes of a TLS client."""
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(received, sent, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("before", [b"", REQUEST], ids=["first", "after a request"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(client_hello(), id="TLS"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="HTTP/2"),
+        pytest.param(b"PRI * HTTP/2.0\r\n", id="a part of HTTP/2"),
+        pytest.param(b"SSH-2.0-s3cr3t\r\n", id="SSH"),
+        pytest.param(b"PROXY TCP4 192.0.2.1 192.0.2.2 51234 8000\r\n", id="PROXY 1"),
+        pytest.param(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", id="PROXY 2"),
+        pytest.param(b"*1\r\n$4\r\nPING\r\n", id="Redis"),
+        pytest.param(b"EHLO s3cr3t.example\r\n", id="SMTP"),
+        pytest.param(b"\0\0\0\x08\x04\xd2\x16\x2f", id="Postgres"),
+        pytest.param(b"\r\n\x80", id="a line break and a byte"),
+        pytest.param(b"s3cr3t", id="lower case"),
+        pytest.param(b"S3CR3T" * 6, id="a long word"),
+        pytest.param(b"GET /s3cr3t\r\n", id="HTTP/0.9"),
+        pytest.param(b"GET /s3cr3t HTTP/1.1\nHost: x\n\n", id="line feeds"),
+        pytest.param(b"GET\t/s3cr3t HTTP/1.1\r\n", id="a tab"),
+        pytest.param(b"GET /s3cr3t HTTP/1.1\0\r\n", id="NUL"),
+    ],
+)
+def test_bytes_that_begin_no_request_are_refused_at_once(server: Running, before: bytes, sent: bytes) -> None:
+    with server.connect() as connection:
+        connection.sendall(before)
+        if before:
+            assert connection.recv(65_536).endswith(b'{"cases":[]}')
+        connection.sendall(sent)  # and keep the connection open
+        response = receive_all(connection)
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.0 400 Bad Request\r\n")
+    assert list(json.loads(body)) == ["detail"]
+    found = re.search(rb"X-Request-Id: ([0-9a-f]{16})", head)
+    assert found is not None
+    logged = server.wait_for(rf".*\[request {found[1].decode()}\]\n")[0]
+    assert "request refused with 400: Request line is invalid" in logged
+    assert server.printed.count(found[1].decode()) == 1
+    assert "s3cr3t" not in server.printed.lower()
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n"])
+def test_a_request_may_arrive_byte_by_byte(server: Running, database: CasesDatabase, before: bytes) -> None:
+    database.add(case())
+    with server.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in before + REQUEST:
+            connection.sendall(bytes([byte]))
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 OK\r\n")
