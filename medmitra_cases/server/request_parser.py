@@ -111,3 +111,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         if not (self.chunked or self.content_length):
             # A client without a body does not wait for 100 Continue (RFC 9110, 10.1.1); waitress would wait.
             self.expect_continue = False
+        options = self.headers.get("CONNECTION", "").lower()
+        if "," in options:  # a list, or several fields; waitress knows only one option (RFC 9112, 9.3)
+            listed = {option.strip(" \t") for option in options.split(",")}
+            known = [option for option in ("close", "keep-alive") if option in listed]
+            self.headers["CONNECTION"] = known[0] if known else ""

@@ -177,11 +177,12 @@ def test_a_second_signal_ends_the_process_at_once(server: Running, database: Cas
     assert "Traceback" not in server.printed
 
 
+@pytest.mark.parametrize("options", [b"keep-alive", b"TE, Keep-Alive"])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_kept_alive_connection_is_closed_after_one_more_response(
-    server: Running, database: CasesDatabase, version: str
+    server: Running, database: CasesDatabase, version: str, options: bytes
 ) -> None:
-    request = BAD_REQUEST.replace(b"1.1\r\n", version.encode() + b"\r\nConnection: keep-alive\r\n")
+    request = BAD_REQUEST.replace(b"1.1\r\n", version.encode() + b"\r\nConnection: " + options + b"\r\n")
     with server.connect() as kept, database.locked() as writer, ThreadPoolExecutor(1) as pool:
         kept.sendall(request)
         assert connection_headers(kept) in ([], ["keep-alive"])

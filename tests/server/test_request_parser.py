@@ -1,4 +1,4 @@
-"""Bytes that begin no request, and requests in pieces."""
+"""Bytes that begin no request, requests in pieces, and the header field Connection."""
 
 import json
 import re
@@ -83,3 +83,46 @@ def test_a_request_may_arrive_byte_by_byte(server: Running, database: CasesDatab
         for byte in before + REQUEST:
             connection.sendall(bytes([byte]))
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("condition", [b"", b"If-None-Match: *\r\n"], ids=["200", "304"])
+@pytest.mark.parametrize(
+    ("version", "fields", "is_kept"),
+    [
+        (b"1.1", [], True),
+        (b"1.1", [b"close"], False),
+        (b"1.1", [b"TE, close"], False),
+        (b"1.1", [b"TE", b"Close"], False),
+        (b"1.1", [b"close", b"close"], False),
+        (b"1.1", [b"keep-alive, close"], False),
+        (b"1.1", [b"CLOSE ,\tkeep-alive"], False),
+        (b"1.1", [b",close,"], False),
+        (b"1.1", [b"keep-alive, TE"], True),
+        (b"1.1", [b"closed, not-close"], True),
+        (b"1.0", [], False),
+        (b"1.0", [b"TE, keep-alive"], True),
+        (b"1.0", [b"TE", b"Keep-Alive"], True),
+        (b"1.0", [b"keep-alive", b"close"], False),
+        (b"1.0", [b"TE, Upgrade"], False),
+    ],
+)
+def test_connection_is_a_list(
+    server: Running, version: bytes, fields: list[bytes], is_kept: bool, condition: bytes
+) -> None:
+    if version == b"1.0" and condition:
+        is_kept = False  # such a response has no Content-Length
+    lines = b"".join(b"Connection: " + field + b"\r\n" for field in fields) + condition
+    with server.connect() as connection:
+        connection.sendall(REQUEST.replace(b"1.1\r\n", version + b"\r\n" + lines) + REQUEST)
+        if not is_kept:
+            response = receive_all(connection)
+            assert response.count(b"HTTP/1.") == 1
+            assert b"\r\nConnection: close\r\n" in response
+        else:
+            received = b""
+            while received.count(b"HTTP/1.") < 2:
+                more = connection.recv(65_536)
+                assert more
+                received += more
+            assert b"\r\nConnection: close\r\n" not in received
