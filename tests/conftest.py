@@ -21,6 +21,12 @@ from medmitra_cases.testing.postgres import make_roles, new_database, open_folde
 from tests.support.chromium import chromium
 from tests.support.factories import LAYOUTS, CasesDatabase, execute, settings
 
+# A parent process may ignore these signals, as shells do for background jobs, and nohup. Processes that the
+# tests start would inherit this. They do not inherit a handler that does nothing.
+for _number in (*END_SIGNALS, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
+
 # Without this handler, services in this process print their audit log between pytest's lines.
 logging.getLogger("medmitra_cases.audit").addHandler(logging.NullHandler())
 
