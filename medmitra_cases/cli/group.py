@@ -1,8 +1,7 @@
-"""The behaviour that all commands share: errors, Ctrl-C, colours."""
+"""The behaviour that all commands share: errors and colours."""
 
 import io
 import os
-import signal
 import sys
 from typing import Any, NoReturn
 
@@ -11,7 +10,6 @@ import psycopg2
 
 from medmitra_cases.cli.help import Command
 from medmitra_cases.errors import MedmitraCasesError
-from medmitra_cases.server import handle_signals
 
 
 class CommandGroup(Command, click.Group):
@@ -26,8 +24,6 @@ class CommandGroup(Command, click.Group):
         # https://no-color.org. None: click uses colours on a terminal only.
         color = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
         try:
-            # Ctrl-C kills the process: Python would not notice it while libpq waits for a server.
-            handle_signals(signal.SIG_DFL, signal.SIGINT)
             status = super().main(*args, **{**kwargs, "color": color, "standalone_mode": False})
         except (click.ClickException, MedmitraCasesError, psycopg2.Error, OSError) as error:
             click.echo(f"{click.style('Error:', fg='red')} {_one_line(error)}", err=True, color=color)

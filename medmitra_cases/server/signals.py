@@ -10,13 +10,13 @@ END_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 Handler = Callable[[int, FrameType | None], object]
 
 
-def handle_signals(handler: Handler | signal.Handlers, *numbers: signal.Signals) -> None:
+def handle_signals(handler: Handler, *numbers: signal.Signals) -> None:
     """Set the handler of signals, until the process ends or sets another.
 
     A signal that is ignored stays ignored: nohup depends on that.
 
     Args:
-        handler: Called in the main thread, between two instructions; or one of ``signal.Handlers``.
+        handler: Called in the main thread, between two instructions.
         *numbers: The signals.
     """
     for number in numbers:

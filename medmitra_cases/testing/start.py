@@ -19,8 +19,8 @@ END_TIMEOUT_SECONDS = 20
 _PROGRAM = """
 import sys
 sys.path = [folder for folder in sys.path if folder]
-from medmitra_cases.cli.main import main
-main(prog_name="medmitra-cases")
+from medmitra_cases.cli import run
+run()
 """
 
 

@@ -43,6 +43,12 @@ def environment(**variables: str) -> dict[str, str]:
     return {**inherited, "MEDMITRA_ADMIN_LISTEN": "off", **variables}
 
 
+def import_that_waits(folder: Path) -> dict[str, str]:
+    """Return variables with which the command prints ``importing``, and then waits for its first import."""
+    (folder / "click.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    return {"PYTHONPATH": str(folder)}
+
+
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command until it ends."""
     return run_program([COMMAND, *arguments], variables)
