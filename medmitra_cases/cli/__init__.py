@@ -1,5 +1,6 @@
 """The command ``medmitra-cases``. ``run`` in ``__init__.py`` is its entry point."""
 
+import atexit
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ def run() -> None:
         SystemExit: Always, with the exit status of the command.
     """
     _end_on_signals()  # before the imports, which take half a second
+    _open_missing_streams()
+    atexit.register(_discard_unwritten_output)  # runs last, after the log is written
     import_module("medmitra_cases.cli.main").main(prog_name="medmitra-cases")
 
 
@@ -39,3 +42,20 @@ def _end_on_signals() -> None:
     for number in numbers:
         signal.signal(number, (lambda *_: os._exit(0)) if is_service else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # the parent process may have blocked them
+
+
+def _open_missing_streams() -> None:
+    """Open the standard streams that the parent process closed, so that no socket gets their descriptors."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        # Only for reading: a write then fails as on a closed descriptor.
+        if getattr(sys, name) is None and os.open(os.devnull, os.O_RDONLY) == descriptor:
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
+
+
+def _discard_unwritten_output() -> None:
+    """Discard output that cannot be written: Python would try again, and end with status 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

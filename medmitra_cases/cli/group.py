@@ -1,8 +1,10 @@
 """The behaviour that all commands share: errors and colours."""
 
+import errno
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
@@ -26,7 +28,8 @@ class CommandGroup(Command, click.Group):
         try:
             status = super().main(*args, **{**kwargs, "color": color, "standalone_mode": False})
         except (click.ClickException, MedmitraCasesError, psycopg2.Error, OSError) as error:
-            click.echo(f"{click.style('Error:', fg='red')} {_one_line(error)}", err=True, color=color)
+            with suppress(OSError):  # a full or closed stderr must not change the status
+                click.echo(f"{click.style('Error:', fg='red')} {_one_line(error)}", err=True, color=color)
             sys.exit(getattr(error, "exit_code", 1))
         sys.exit(status)
 
@@ -47,6 +50,8 @@ def _one_line(error: Exception) -> str:
     elif isinstance(error, psycopg2.Error):
         # The primary message of the server, without the statement. An error of libpq has only its text.
         message = f"database: {error.diag.message_primary or error}"
+    elif isinstance(error, OSError) and error.errno == errno.EBADF:
+        message = "stdout is closed"
     elif isinstance(error, OSError) and error.strerror:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:

@@ -1,5 +1,6 @@
 """The commands that run the service or issue its tokens: serve, demo, token."""
 
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import closing
@@ -32,6 +33,8 @@ _STATUSES = (
     ("2", "wrong usage"),
 )
 
+_log = logging.getLogger(__name__)
+
 _listen_option = click.option(
     "--listen",
     type=ListenAddress(),
@@ -52,7 +55,8 @@ _listen_option = click.option(
 def serve(listen: str | None) -> None:
     """Serve the cases of the database in DATABASE_URL.
 
-    It prints one line on stdout when it accepts requests. The log and the audit go to stderr.
+    It prints one line on stdout when it accepts requests. If stdout is full or closed, the line goes
+    to the log. The log and the audit go to stderr.
     On SIGTERM, SIGHUP or Ctrl-C it completes the open requests and ends. It ends at once on a
     second signal, or after MEDMITRA_DRAIN_SECONDS.
     """
@@ -134,22 +138,28 @@ def _settings(**overrides: str | None) -> Settings:
     return Settings.from_environ(os.environ, given)
 
 
-def _print_start_line(settings: Settings, urls: Sequence[str]) -> None:
-    click.echo(start_line(settings, urls))
+def _print_start_line(settings: Settings, urls: Sequence[str], *more_lines: str) -> None:
+    line = start_line(settings, urls)
+    try:
+        click.echo("\n".join([line, *more_lines]))
+    except OSError as error:  # no reason to refuse requests
+        _log.warning("cannot print to stdout (%s): %s", error.strerror, line)
 
 
 def _print_demo_start(settings: Settings, urls: Sequence[str]) -> None:
-    _print_start_line(settings, urls)
     token = ""
     if settings.jwt_secret is not None:
         token = mint_token(settings, contract.USER_ID, minutes=DEFAULT_TOKEN_MINUTES)
     elif settings.needs_tokens:
         token = "$TOKEN"  # noqa: S105, only the issuer of MEDMITRA_JWKS_URL can sign one
     header = f' -H "Authorization: Bearer {token}"' if token else ""
-    click.echo(f'Try: curl "{urls[0]}/cases/all_cases?user_id={contract.USER_ID}"{header}')
-    if settings.docs:
-        click.echo(f"Documentation: {urls[0]}/docs")
-    click.echo("Press Ctrl-C to stop the demo.")
+    _print_start_line(
+        settings,
+        urls,
+        f'Try: curl "{urls[0]}/cases/all_cases?user_id={contract.USER_ID}"{header}',
+        *([f"Documentation: {urls[0]}/docs"] if settings.docs else []),
+        "Press Ctrl-C to stop the demo.",
+    )
 
 
 def _demo_folder() -> Path:

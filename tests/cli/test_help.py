@@ -1,9 +1,7 @@
 """The help of the command, and its one-line error messages."""
 
-import os
 import re
 import shlex
-from pathlib import Path
 
 import click
 import pytest
@@ -12,7 +10,7 @@ from click.testing import CliRunner
 from medmitra_cases.cli.main import main
 from medmitra_cases.settings.schema import SettingsSchema
 from tests.support.paths import DOCS
-from tests.support.processes import COMMAND, run, run_program
+from tests.support.processes import run
 from tests.support.terminals import run_on_terminal
 
 COMMANDS = sorted(main.commands)
@@ -108,21 +106,6 @@ def test_demo_reports_an_impossible_data_folder_in_one_line() -> None:
     result = run("demo", XDG_DATA_HOME="/dev/null")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "Error: /dev/null/medmitra-cases: Not a directory\n"
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["serve", "--help"]])
-def test_a_full_disk_causes_a_one_line_error(arguments: list[str]) -> None:
-    with Path("/dev/full").open("w") as full:
-        result = run_program([COMMAND, *arguments], {}, stdout=full)
-    assert (result.returncode, result.stderr) == (1, "Error: No space left on device\n")
-
-
-def test_a_closed_pipe_causes_no_error_message() -> None:
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    with os.fdopen(write_end, "w") as pipe:
-        result = run_program([COMMAND, "--help"], {}, stdout=pipe)
-    assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_help_replaces_characters_that_the_encoding_lacks() -> None:
