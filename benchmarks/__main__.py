@@ -14,6 +14,7 @@ import click
 
 from benchmarks import growth, memory, short_responses, startup, throughput
 from benchmarks.database import Group, filled_database, postgres
+from benchmarks.load import SLOW_PER_SECOND
 from benchmarks.run import FULL, QUICK, Run, output_of
 from benchmarks.servers import PEERS_FOLDER
 
@@ -37,14 +38,26 @@ TABLES = (
 DOCTORS = [Group(first=cases, doctors=1, cases_each=cases) for cases in (5, 50, 100, 1_000, 10_000, 100_000)]
 OTHER_DOCTORS = Group(first=1_000_000, doctors=1_000, cases_each=50)
 
-PYTHON_PACKAGES = ("flask", "waitress", "psycopg2-binary", "marshmallow", "msgspec")
-PEERS_PYTHON_PACKAGES = ("fastapi", "uvicorn", "asyncpg", "pydantic")
+PYTHON_PACKAGES = ("flask", "waitress", "psycopg2-binary", "marshmallow")
+PEERS_PYTHON_PACKAGES = ("fastapi", "uvicorn", "pydantic", "litestar", "granian", "msgspec", "asyncpg")
 NODE_PACKAGES = ("fastify", "pg")
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="One short round, a smaller table, and no files written.")
-def main(quick: bool) -> None:
+@click.option(
+    "--row",
+    "rows",
+    multiple=True,
+    type=click.Choice(list(throughput.ROWS)),
+    help="Measure only this row of one process each, and write no files. Repeatable.",
+)
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+    help="The command medmitra-cases of another checkout, to compare with.",
+)
+def main(quick: bool, rows: tuple[str, ...], baseline: Path | None) -> None:
     """Measure medmitra-cases beside its peers: print tables, write results.md and results.svg."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Postgres and the servers end, too
     output_of("npm", "ci", "--loglevel=error", "--prefix", PEERS_FOLDER / "fastify")
@@ -52,9 +65,9 @@ def main(quick: bool) -> None:
         postgres() as owner_dsn,
         filled_database(owner_dsn, "bench", OTHER_DOCTORS, *DOCTORS) as database,
     ):
-        run = Run(QUICK, database, None) if quick else Run(FULL, database, FOLDER)
+        run = Run(QUICK if quick else FULL, database, None if quick or rows else FOLDER, baseline, rows)
         _describe(run)
-        for table in TABLES:
+        for table in (throughput.one_process,) if rows else TABLES:
             try:
                 table(run)
             except Exception as error:  # the next table is measured all the same
@@ -85,8 +98,11 @@ def _describe(run: Run) -> None:
         + "."
     )
     run.say(
-        f"Throughput: medians of {run.effort.rounds} interleaved rounds of {run.effort.seconds} s, loaded by"
-        " wrk with keep-alive connections, after a warm-up. In brackets: the target."
+        f"Throughput: medians of {run.effort.rounds} interleaved rounds after a warm-up. wrk loads each"
+        f" server with 8 keep-alive connections for {run.effort.seconds} s ({2 * run.effort.seconds} s below"
+        f" {SLOW_PER_SECOND} requests/s). All rows of a table are measured in the same rounds; “÷” is the"
+        " median of the ratios in each round. In [ ]: the lowest and the highest round. In ( ): the target,"
+        " ✓ met or ✗ not met."
     )
 
 

@@ -1,10 +1,11 @@
 """Growth: how the time per request grows with the table, and the time per case with the response."""
 
 from contextlib import ExitStack
+from statistics import median
 
 from benchmarks.database import Group, filled_database
 from benchmarks.load import Target, measure
-from benchmarks.run import Run, figure
+from benchmarks.run import Run, figure, ratios
 from benchmarks.servers import OURS, running
 
 SMALL_TABLE_ROWS = 10_000
@@ -35,8 +36,9 @@ def with_the_table(run: Run) -> None:
     rows = []
     for requested, loads in measured.items():
         small, large = loads.values()
-        milliseconds = [f"{1e3 / load.requests_per_second:.3f}" for load in (small, large)]
-        rows.append([requested, *milliseconds, figure(small.ratio_to(large), at_most=TABLE_TARGET)])
+        milliseconds = [f"{1e3 / median(load.per_second):.3f}" for load in (small, large)]
+        growth = figure(ratios(small.per_second, large.per_second), at_most=TABLE_TARGET)
+        rows.append([requested, *milliseconds, growth])
     run.table(["cases", *(f"ms per request, {table}" for table in one_doctor), "large ÷ small"], rows)
 
 
@@ -44,10 +46,13 @@ def with_the_response(run: Run) -> None:
     """Compare short lists with long ones, requested one after the other on one connection."""
     run.say("## Growth with the response: one connection, one request after the other")
     with running(run.database, OURS) as services:
-        targets = {size: Target(services[OURS].url(size)) for size in RESPONSE_SIZES}
-        loads = measure(run, targets, connections=1)
+        targets = {size: Target(services[OURS].url(size), connections=1) for size in RESPONSE_SIZES}
+        loads = measure(run, targets)
     # Each request has a fixed cost of some hundred µs. A short list divides it among few cases.
     run.table(
         ["cases", "ms per request", "µs per case"],
-        [[f"{size:,}", f"{load.p50:.2f}", f"{load.p50 * 1e3 / size:.2f}"] for size, load in loads.items()],
+        [
+            [f"{size:,}", figure(load.p50), f"{median(load.p50) * 1e3 / size:.2f}"]
+            for size, load in loads.items()
+        ],
     )

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import click
@@ -23,7 +24,7 @@ class Effort(NamedTuple):
 
     Attributes:
         rounds: How many turns each target has.
-        seconds: The length of a turn.
+        seconds: The length of a turn. A slow target's turns are twice as long.
         large_table_rows: The rows of the larger table in "Growth with the table".
         starts: How often a command is started in "Start-up" and "Harness".
     """
@@ -34,7 +35,7 @@ class Effort(NamedTuple):
     starts: int
 
 
-FULL = Effort(rounds=5, seconds=3, large_table_rows=10_000_000, starts=10)
+FULL = Effort(rounds=5, seconds=2, large_table_rows=10_000_000, starts=10)
 QUICK = Effort(rounds=1, seconds=2, large_table_rows=200_000, starts=2)
 
 
@@ -46,6 +47,8 @@ class Run:
         effort: How much it measures.
         database: The database that the servers read. Doctor number N has N cases.
         folder: Where results.md and results.svg are written; None if they are not.
+        baseline: The command ``medmitra-cases`` of another checkout, which is measured, too.
+        rows: The rows of "One process each" that are measured; all if empty.
         failures: One line for each thing that failed.
         paragraphs: The report, in Markdown.
     """
@@ -53,6 +56,8 @@ class Run:
     effort: Effort
     database: Database
     folder: Path | None
+    baseline: Path | None = None
+    rows: tuple[str, ...] = ()
     failures: list[str] = field(default_factory=list)
     paragraphs: list[str] = field(default_factory=list)
 
@@ -104,18 +109,31 @@ def environ_with(variables: Mapping[str, str]) -> dict[str, str]:
     return {**inherited, **variables}
 
 
-def rate(per_second: float) -> str:
-    """Write requests per second, such as ``2,610`` or ``8.3``."""
-    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.1f}"
+def ratios(dividends: Sequence[float], divisors: Sequence[float]) -> list[float]:
+    """Divide the values of two targets in the same rounds, pair by pair."""
+    return [dividend / divisor for dividend, divisor in zip(dividends, divisors, strict=True)]
+
+
+def rate(per_second: Sequence[float]) -> str:
+    """Write requests per second, such as ``2,610 [2,480, 2,655]``."""
+    return figure(per_second, "{:,.0f}" if median(per_second) >= 100 else "{:.1f}")
 
 
 def figure(
-    value: float, form: str = "{:.2f}", *, at_least: float | None = None, at_most: float | None = None
+    values: Sequence[float] | float,
+    form: str = "{:.2f}",
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
 ) -> str:
-    """Write a figure and, if there is one, its target, such as ``1.62 (≥ 1.5 ✓)``."""
+    """Write the median, the lowest and highest value, and the target: ``1.62 [1.49, 1.70] (≥ 1.5 ✓)``."""
+    values = values if isinstance(values, Sequence) else [values]
+    value = median(values)
     text = form.format(value)
+    if min(values) < max(values):
+        text += f" [{form.format(min(values))}, {form.format(max(values))}]"
     if at_least is not None:
-        return f"{text} (≥ {at_least:g} {'✓' if value >= at_least else '✗'})"
+        text += f" (≥ {at_least:g} {'✓' if value >= at_least else '✗'})"
     if at_most is not None:
-        return f"{text} (≤ {at_most:g} {'✓' if value <= at_most else '✗'})"
+        text += f" (≤ {at_most:g} {'✓' if value <= at_most else '✗'})"
     return text

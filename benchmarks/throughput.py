@@ -1,36 +1,76 @@
 """Throughput and response times beside the peers, and beside the service without its safety features."""
 
-import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 from benchmarks.chart import draw
 from benchmarks.database import PEER_ROLE, doctor_id
 from benchmarks.load import Load, Target, measure
-from benchmarks.run import CHECKOUT, BenchmarkError, Run, figure, output_of, rate
-from benchmarks.servers import BARE, COMMAND, FASTAPI, FASTIFY, OURS, UNBOUND, Server, Service, running
+from benchmarks.run import CHECKOUT, BenchmarkError, Run, figure, output_of, rate, ratios
+from benchmarks.servers import (
+    BARE,
+    BOUND,
+    COMMAND,
+    FASTAPI,
+    FASTIFY,
+    LITESTAR,
+    OURS,
+    Server,
+    Service,
+    running,
+)
 
-SIZES = (50, 1_000, 10_000)
-PEERS = (FASTAPI, FASTIFY)
 
-# The minimum of our requests per second ÷ those of the other server, by number of cases.
-ONE_PROCESS: dict[Server, dict[int, float]] = {
-    FASTAPI: {50: 1.5, 1_000: 4.0, 10_000: 4.0},
-    FASTIFY: {1_000: 1.8, 10_000: 2.5},
-    BARE: {50: 0.8, 1_000: 0.9},
-    UNBOUND: {},
+class Row(NamedTuple):
+    """What is requested: lists of ``cases`` and, on 2 more connections, lists of ``beside`` cases."""
+
+    cases: int
+    connections: int = 8
+    timeout_seconds: int = 10
+    beside: int = 0
+
+    def target(self, service: Service) -> Target:
+        """Return these requests to a service."""
+        beside = Target(service.url(self.beside), connections=2) if self.beside else None
+        url = service.url(self.cases)
+        return Target(url, connections=self.connections, timeout_seconds=self.timeout_seconds, beside=beside)
+
+
+class Goal(NamedTuple):
+    """The minimum of our requests/s ÷ those of the other server, and the maximum of our p99 ÷ its."""
+
+    rate: float | None = None
+    p99: float | None = None
+
+
+ROWS = {
+    "50": Row(50),
+    "1,000": Row(1_000),
+    "10,000": Row(10_000),
+    "50, 64 connections": Row(50, connections=64, timeout_seconds=2),
+    "50, 4 connections, beside 2 for 10,000": Row(50, connections=4, beside=10_000),
 }
-TWO_PROCESSES: dict[Server, dict[int, float]] = {
-    FASTAPI: {50: 1.5, 1_000: 2.5, 10_000: 2.5},
-    FASTIFY: {},
+FIFTY, THOUSAND, TEN_THOUSAND, CROWD, BESIDE = ROWS
+
+# The servers that ours is compared with, in which rows, and our targets.
+Goals = Mapping[Server, Mapping[str, Goal]]
+UNTARGETED = {CROWD: Goal(), BESIDE: Goal()}
+ONE_PROCESS: Goals = {
+    FASTAPI: {FIFTY: Goal(1.7, 1), THOUSAND: Goal(4, 1), TEN_THOUSAND: Goal(4, 1), **UNTARGETED},
+    FASTIFY: {FIFTY: Goal(0.85, 1.3), THOUSAND: Goal(2, 1.3), TEN_THOUSAND: Goal(2.5, 1.3), **UNTARGETED},
+    LITESTAR: {FIFTY: Goal(1), THOUSAND: Goal(1.8), TEN_THOUSAND: Goal(1.8), **UNTARGETED},
+    BARE: {FIFTY: Goal(0.7), THOUSAND: Goal(0.9), TEN_THOUSAND: Goal(0.85)},
+    BOUND: {FIFTY: Goal()},
 }
-# The maximum of our p99 ÷ that of a peer.
-P99_TARGET = 1.0
-# With 64 connections, a response that takes longer counts as an error.
-TIMEOUT_SECONDS = 2
+TWO_PROCESSES: Goals = {FASTAPI: {FIFTY: Goal(1.4), THOUSAND: Goal(3), TEN_THOUSAND: Goal(3)}}
+# Another checkout of the service, if one is given.
+BASELINE = {FIFTY: Goal(), THOUSAND: Goal(), CROWD: Goal(p99=1), BESIDE: Goal(1.5, 0.5)}
+
 # The maximum of our time per request ÷ that without row level security.
 ROW_SECURITY_TARGET = 1.1
 
@@ -39,36 +79,24 @@ SECRET = "benchmark-secret-of-at-least-32-bytes"  # noqa: S105
 
 
 def one_process(run: Run) -> None:
-    """Compare one process of each server, with 8 connections and, for 50 cases, with 64."""
-    with running(run.database, OURS, *ONE_PROCESS) as services:
-        compared = {server: services[server] for server in (OURS, *PEERS)}
-        _check_same_responses(compared)
-        run.say(
-            f"{', '.join(map(str, compared))} sent the same responses for"
-            f" {', '.join(f'{size:,}' for size in SIZES)} cases. “{BARE}” is the limit: the same waitress,"
-            " psycopg2 and SELECT, arrays instead of objects, and neither Flask nor marshmallow."
-        )
-        run.say("## One process each, 8 connections")
-        results = _compare(run, services, ONE_PROCESS)
-        run.say("## One process each, 64 connections, 50 cases")
-        loads = measure(run, _targets(services, 50), connections=64, timeout_seconds=TIMEOUT_SECONDS)
-        rows = []
-        for server, load in loads.items():
-            faster = "" if server is OURS else figure(loads[OURS].ratio_to(load))
-            milliseconds = [f"{load.p99:,.1f}", f"{load.longest:,.1f}"]
-            rows.append(
-                [server.name, rate(load.requests_per_second), faster, *milliseconds, str(load.errors)]
-            )
-        run.table(["server", "requests/s", "ours ÷ its", "p99, ms", "longest, ms", "errors"], rows)
+    """Compare one process of each server: list lengths, 64 connections, and short lists beside long ones."""
+    goals = dict(ONE_PROCESS)
+    if run.baseline:
+        goals[replace(OURS, name=f"{OURS}, baseline", command=(run.baseline, "serve"))] = BASELINE
+    run.say("## One process each")
+    run.say(
+        f"Each process may use all cores. “{BARE}” is the limit: the same server, psycopg2 and SELECT, arrays"
+        " instead of objects, and neither Flask nor marshmallow."
+    )
+    results = _compare(run, goals, [name for name in ROWS if name in (run.rows or ROWS)])
     if run.folder:
-        draw(results, run.folder / "results.svg")
+        draw({name: results[name] for name in (FIFTY, THOUSAND, TEN_THOUSAND)}, run.folder / "results.svg")
 
 
 def two_processes(run: Run) -> None:
     """Compare two processes of each server. Ours share a listening socket."""
-    run.say("## Two processes each, 8 connections")
-    with running(run.database, OURS, *TWO_PROCESSES, processes=2) as services:
-        _compare(run, services, TWO_PROCESSES)
+    run.say("## Two processes each")
+    _compare(run, TWO_PROCESSES, [FIFTY, THOUSAND, TEN_THOUSAND], processes=2)
 
 
 def cost_of_safety(run: Run) -> None:
@@ -81,50 +109,54 @@ def cost_of_safety(run: Run) -> None:
         with_tokens = replace(OURS, name=f"{OURS} with tokens (HS256)", environ=secret)
         token = output_of(COMMAND, "token", "--user", doctor_id(50), environ=secret).strip()
         with running(run.database, without, OURS, with_tokens) as services:
-            targets = _targets(services, 50)
+            targets = {server: Target(service.url(50)) for server, service in services.items()}
             targets[with_tokens] = targets[with_tokens]._replace(header=f"Authorization: Bearer {token}")
             loads = measure(run, targets)
     rows = []
     for server, load in loads.items():
         at_most = ROW_SECURITY_TARGET if server is OURS else None
-        longer = figure(loads[without].ratio_to(load), at_most=at_most)
-        rows.append([server.name, rate(load.requests_per_second), longer, f"{load.p99:,.1f}"])
+        longer = figure(ratios(loads[without].per_second, load.per_second), at_most=at_most)
+        rows.append([server.name, rate(load.per_second), longer, f"{median(load.p99):,.1f}"])
     run.table(["server", "requests/s", "time per request ÷ the first's", "p99, ms"], rows)
 
 
 def _compare(
-    run: Run, services: Mapping[Server, Service], minimums: Mapping[Server, Mapping[int, float]]
-) -> dict[int, dict[Server, Load]]:
-    results = {}
+    run: Run, goals: Goals, names: Sequence[str], processes: int = 1
+) -> dict[str, dict[Server, Load]]:
+    """Measure all servers and rows in one interleaved run, and write a table."""
+    servers = [server for server in goals if set(names) & set(goals[server])]
+    with running(run.database, OURS, *servers, processes=processes) as services:
+        _check_same_responses(services)
+        # The servers of one row are neighbours.
+        targets = {
+            (name, server): ROWS[name].target(service)
+            for name in names
+            for server, service in services.items()
+            if server is OURS or name in goals[server]
+        }
+        loads = measure(run, targets)
     rows = []
-    for size in SIZES:
-        results[size] = loads = measure(run, _targets(services, size))
-        for server, load in loads.items():
-            row = [f"{size:,}", server.name, rate(load.requests_per_second), "", f"{load.p99:,.1f}", ""]
-            if server is not OURS:
-                row[3] = figure(loads[OURS].ratio_to(load), at_least=minimums[server].get(size))
-                row[5] = figure(loads[OURS].p99 / load.p99, at_most=P99_TARGET if server in PEERS else None)
-            rows.append(row)
-    run.table(["cases", "server", "requests/s", "ours ÷ its", "p99, ms", "ours ÷ its"], rows)
-    return results
-
-
-def _targets(services: Mapping[Server, Service], cases: int) -> dict[Server, Target]:
-    return {server: Target(service.url(cases)) for server, service in services.items()}
+    for (name, server), load in loads.items():
+        ours = loads[name, OURS]
+        row = [name, server.name, rate(load.per_second), "", f"{median(load.p99):,.1f}", ""]
+        if server is not OURS:
+            goal = goals[server][name]
+            row[3] = figure(ratios(ours.per_second, load.per_second), at_least=goal.rate)
+            row[5] = figure(ratios(ours.p99, load.p99), at_most=goal.p99)
+        beside = rate(load.beside) if ROWS[name].beside else ""
+        rows.append([*row, f"{max(load.longest):,.1f}", beside])
+    header = ["cases", "server", "requests/s", "ours ÷ its", "p99, ms", "ours ÷ its", "longest, ms"]
+    run.table([*header, "long lists/s"], rows)
+    return {name: {server: loads[name, server] for n, server in loads if n == name} for name in names}
 
 
 def _check_same_responses(services: Mapping[Server, Service]) -> None:
-    """Check that all servers send the same cases, with their keys in the same order."""
-    for size in SIZES:
-        expected = None
+    """Check that all servers send the same bytes. The limit sends arrays instead of objects."""
+    for size in {row.cases for row in ROWS.values()}:
+        _, expected = services[OURS].get(size)
         for server, service in services.items():
-            body = json.loads(service.get(size)[1], object_pairs_hook=list)
-            expected = expected or body
-            ((_, cases),) = body
-            if len(cases) != size or body != expected:
-                raise BenchmarkError(
-                    f"{server} sent other cases than {OURS}, or {len(cases)} instead of {size}"
-                )
+            if server is not BARE and service.get(size)[1] != expected:
+                raise BenchmarkError(f"{server} sent another list of {size} cases than {OURS}")
 
 
 def _copy_without_row_security(package: Path) -> None:
