@@ -87,7 +87,7 @@ class _Task(WSGITask):  # type: ignore[misc]
 
     def build_response_header(self) -> bytes:
         """Build the header; during the drain it closes the connection."""
-        self.channel.last_activity = time.time()  # the timeout of the client begins now
+        self.channel.last_activity = 0  # the present: the timeout of the client begins now
         if self.channel.server.draining and len(self.channel.requests) == 1:
             self.request.headers["CONNECTION"] = "close"  # as if the client had sent it
         lines: bytes = super().build_response_header()
@@ -127,6 +127,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     task_class = _Task
 
     @property
+    def last_activity(self) -> float:
+        """The time of the last activity, in seconds of the monotonic clock."""
+        return self._last_activity
+
+    @last_activity.setter
+    def last_activity(self, _wall_clock: float) -> None:
+        """Set it to the present, whatever the value. Waitress uses the wall clock, which can jump."""
+        self._last_activity = time.monotonic()
+
+    @property
     def is_busy(self) -> bool:
         """Whether a request is not finished, or a part of a response is not sent."""
         return bool(self.requests or self.total_outbufs_len)
@@ -146,7 +156,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         Waitress waits for ever if the response is not written completely, and so would a thread and its
         database connection.
         """
-        if self.total_outbufs_len and time.time() - self.last_activity > self.adj.channel_timeout:
+        if self.total_outbufs_len and time.monotonic() - self.last_activity > self.adj.channel_timeout:
             self.handle_close()  # wakes the thread, which then gets ClientDisconnected
             return False
         return bool(super().writable())

@@ -1,5 +1,6 @@
 """Waitress's listeners, configured for a reverse proxy in front."""
 
+import math
 import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -69,6 +70,7 @@ def add_listeners(
         listener.channel_class = Channel
         listener.route_of = route_of
         listener.draining = False
+        listener.next_channel_cleanup = math.inf  # Server does it, because waitress uses the wall clock
         listener.accept = partial(_accept, listener, sys.maxsize if queue_excess else max_connections)
     return listeners
 

@@ -27,6 +27,9 @@ ADMIN_IDLE_SECONDS = 5
 # open connection arrives within that time.
 QUIET_SECONDS = 0.25
 
+# Seconds between two searches for idle connections.
+CLEAN_UP_SECONDS = 30
+
 # Seconds that threads get to close their resources after their clients were cut off.
 CLOSE_SECONDS = 0.5
 
@@ -61,7 +64,8 @@ class Server:
         self._shared = shared
         self._map: dict[int, Any] = {}  # the channels, listeners and triggers of the I/O loop, by descriptor
         self._drain_deadline = math.inf  # in seconds of the monotonic clock
-        self._listeners = add_listeners(
+        self._clean_up_at = 0.0  # in seconds of the monotonic clock
+        self._listeners = self._all_listeners = add_listeners(
             app,
             sockets,
             self._map,
@@ -92,7 +96,7 @@ class Server:
         Returns:
             Their addresses.
         """
-        add_listeners(
+        self._all_listeners = self._listeners + add_listeners(
             app,
             sockets,
             self._map,
@@ -133,6 +137,11 @@ class Server:
     def _poll_once(self, seconds: float) -> None:
         """Wait for events on the sockets for at most this long, and handle them."""
         wasyncore.loop(timeout=seconds, use_poll=True, map=self._map, count=1)
+        now = time.monotonic()
+        if now >= self._clean_up_at:
+            self._clean_up_at = now + CLEAN_UP_SECONDS
+            for listener in self._all_listeners:
+                listener.maintenance(now)  # closes connections that are idle for too long
 
     def _stop_accepting(self) -> None:
         for listener in self._listeners:
