@@ -12,9 +12,9 @@ from typing import Any
 from waitress import wasyncore
 
 from medmitra_cases.server.channel import Channel
-from medmitra_cases.server.limits import max_connections
 from medmitra_cases.server.listeners import WsgiApp, add_listeners
 from medmitra_cases.server.signals import END_SIGNALS, handle_signals
+from medmitra_cases.server.sockets import max_connections
 from medmitra_cases.settings import Settings
 from medmitra_cases.web import audit
 

@@ -1,5 +1,6 @@
 """Runs the service in this process, from its sockets to its end."""
 
+import ctypes
 import logging
 import os
 import socket
@@ -11,11 +12,15 @@ from medmitra_cases.app import create_app
 from medmitra_cases.contract import PATH
 from medmitra_cases.database import Database
 from medmitra_cases.errors import ListenError
-from medmitra_cases.server.limits import limit_arenas
 from medmitra_cases.server.server import Server
 from medmitra_cases.server.sockets import bound_sockets, inherited_sockets, only_local
 from medmitra_cases.settings import Settings
 from medmitra_cases.telemetry import logs, metrics
+
+# mallopt(3). By default glibc may use eight arenas for each core, and none returns memory that another could
+# use. One thread at a time runs Python, so two are enough: after mixed traffic 72 MB stay instead of 115.
+M_ARENA_MAX = -8
+ARENAS = 2
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +36,7 @@ def serve(settings: Settings, announce: Callable[[Sequence[str]], None]) -> None
         ListenError: No address can be listened on, or other machines could read without a token.
         SystemExit: With status 1, if requests were cut off.
     """
-    limit_arenas()
+    _limit_arenas()
     logs.configure(settings.log_format)
     inherited = inherited_sockets(os.environ)
     sockets = inherited or bound_sockets(settings.listen, reuse_port=settings.reuse_port)
@@ -67,3 +72,10 @@ def _admin_sockets(listen: str | None) -> list[socket.socket]:
 def _route_of(path: str) -> str:
     # Each path that strangers request would be a label, without end. Waitress drops leading slashes, too.
     return PATH if path.lstrip("/") == PATH[1:] else "other"
+
+
+def _limit_arenas() -> None:
+    """Limit the arenas of glibc, before threads create more; other C libraries have none."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, ARENAS)

@@ -1,6 +1,7 @@
-"""The listening sockets: inherited from systemd, or bound here."""
+"""The listening sockets: inherited from systemd, or bound here; and how many connections they may have."""
 
 import os
+import resource
 import socket
 from collections.abc import Iterable, MutableMapping
 
@@ -12,6 +13,12 @@ FIRST_DESCRIPTOR = 3
 
 # Connections that may wait to be accepted; the kernel's maximum is net.core.somaxconn.
 BACKLOG = 1024
+
+# The maximum number of open client connections, if there are descriptors for them; more wait in the backlog.
+MAX_CONNECTIONS = 1_000
+
+# Descriptors for everything else, except the two that each thread needs for its database connection.
+RESERVED = 100
 
 
 def inherited_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
@@ -95,3 +102,23 @@ def only_local(sockets: Iterable[socket.socket]) -> bool:
     return all(
         listening.family == socket.AF_UNIX or is_loopback(listening.getsockname()[0]) for listening in sockets
     )
+
+
+def max_connections(threads: int) -> int:
+    """Raise the limit of file descriptors as far as needed and allowed.
+
+    Without a free descriptor, accept() would fail again and again without a pause.
+
+    Args:
+        threads: The number of threads that have a database connection.
+
+    Returns:
+        The number of client connections that the descriptors are enough for.
+    """
+    others = RESERVED + 2 * threads
+    wanted = MAX_CONNECTIONS + others
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(min(MAX_CONNECTIONS, soft - others), 1)

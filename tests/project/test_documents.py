@@ -92,7 +92,7 @@ def test_contributing_names_every_make_target() -> None:
 
 def test_contributing_shows_a_docstring_of_this_tree() -> None:
     shown = CONTRIBUTING.split("```python\n")[1].split("```")[0]
-    assert shown in (ROOT / "medmitra_cases/server/limits.py").read_text()
+    assert shown in (ROOT / "medmitra_cases/server/sockets.py").read_text()
 
 
 @each_document
