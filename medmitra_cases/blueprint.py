@@ -10,7 +10,7 @@ from medmitra_cases.contract import PATH
 from medmitra_cases.dao import CaseReader
 from medmitra_cases.database import Database
 from medmitra_cases.errors import OtherDoctor, Overloaded
-from medmitra_cases.responses import CasesRequest, respond
+from medmitra_cases.responses import LIMITS, NO_LIMITS, CasesRequest, respond
 from medmitra_cases.schemas import find_user_id, parse_query_string
 from medmitra_cases.web import RECEIVED_AT, audit
 
@@ -59,6 +59,7 @@ def create_blueprint(
             database, query, subject=subject, row_versions=row_versions, received_at=received_at
         )
         tags = request.if_none_match if "HTTP_IF_NONE_MATCH" in request.environ else _NO_TAGS
-        return respond(reader, CasesRequest(sent.parameters, tags, request.method == "HEAD", entry))
+        limits = request.environ.get(LIMITS, NO_LIMITS)
+        return respond(reader, CasesRequest(sent.parameters, tags, request.method == "HEAD", entry, limits))
 
     return blueprint

@@ -60,7 +60,7 @@ class Fault(MedmitraCasesError):
 
 
 class Overloaded(Fault):
-    """The request has waited for a thread for so long that its client has probably disconnected."""
+    """Other requests hold the threads or the memory that the request needs, and have done so for seconds."""
 
     public_text = "overloaded"
 

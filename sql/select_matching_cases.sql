@@ -2,14 +2,27 @@
 -- The rest of a statement that begins with matching_cases: the cases in the requested order, each with the page_info.
 -- sort_by: a column, or NULL for insertion order; sort_order: asc or desc; most: the maximum number of cases, or NULL
 -- for all; skip: the number of cases to leave out first.
+-- max_summary_bytes, max_other_bytes: as in select_cases.
 SELECT
     case_id,
     user_id,
-    coalesce(NULL::text, patient_name) AS patient_name,
+    CASE
+        WHEN octet_length(coalesce(NULL::text, patient_name)) > %(max_other_bytes)s THEN '(left out: too large)'
+        ELSE patient_name::text
+    END AS patient_name,
     patient_age,
-    coalesce(NULL::text, patient_gender) AS patient_gender,
-    coalesce(NULL::text, case_summary) AS case_summary,
-    coalesce(NULL::text, status) AS status,
+    CASE
+        WHEN octet_length(coalesce(NULL::text, patient_gender)) > %(max_other_bytes)s THEN '(left out: too large)'
+        ELSE patient_gender::text
+    END AS patient_gender,
+    CASE
+        WHEN octet_length(coalesce(NULL::text, case_summary)) > %(max_summary_bytes)s THEN '(left out: too large)'
+        ELSE case_summary::text
+    END AS case_summary,
+    CASE
+        WHEN octet_length(coalesce(NULL::text, status)) > %(max_other_bytes)s THEN '(left out: too large)'
+        ELSE status::text
+    END AS status,
     created_at::timestamptz AT TIME ZONE INTERVAL '0' AS created_at,
     updated_at::timestamptz AT TIME ZONE INTERVAL '0' AS updated_at,
     row_version,

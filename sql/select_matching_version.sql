@@ -1,9 +1,10 @@
 -- name: select_matching_version
 -- The rest of a statement that begins with matching_cases, and has select_matching_cases as page: the version of the
--- cases on the page, the values for its headers, and whether the cursor case was found. Always returns one row; without
--- cases its version is NULL.
+-- cases on the page, the size of the largest (case_bytes: case_bytes.sql, or NULL for none), the values for the headers,
+-- and whether the cursor case was found. Always returns one row; without cases its version is NULL.
 SELECT
     seen.version,
+    seen.largest,
     page_info.total,
     page_info.has_next,
     page_info.has_previous,
@@ -20,4 +21,6 @@ SELECT
     ) AS next_after,
     EXISTS (SELECT FROM cursor_case) AS cursor_found
 FROM page_info
-CROSS JOIN (SELECT bit_xor(row_version) AS version, count(*) AS shown FROM page) AS seen
+CROSS JOIN (
+    SELECT bit_xor(row_version) AS version, max(%(case_bytes)s) AS largest, count(*) AS shown FROM page
+) AS seen

@@ -32,7 +32,8 @@ def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> 
     connection = _connection()
     with connection.cursor() as cursor:
         # The SELECT of the service, without the rows' versions, because there is no ETag.
-        cursor.execute(SELECT_CASES, {"user_id": user_id, "limit": None, "row_version": None})
+        unlimited = dict.fromkeys(["limit", "row_version", "max_summary_bytes", "max_other_bytes"])
+        cursor.execute(SELECT_CASES, {"user_id": user_id, **unlimited})
         body = orjson.dumps(cursor.fetchall())
     _idle.append(connection)
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])

@@ -1,8 +1,9 @@
 """Reads the cases of one request, with the retries that its time allows."""
 
 from medmitra_cases.dao.batches import CaseBatches
-from medmitra_cases.dao.fetch import fetch_cases, fetch_row_version
+from medmitra_cases.dao.fetch import fetch_row_version
 from medmitra_cases.dao.statements import BoundQuery
+from medmitra_cases.dao.whole import fetch_cases
 from medmitra_cases.database import Database
 from medmitra_cases.models import CaseQuery, Cases, Version
 
@@ -50,13 +51,13 @@ class CaseReader:
         return self._database.read(self._received_at, fetch_row_version, self._bound)
 
     def whole(self, max_rows: int) -> tuple[Cases, Version] | None:
-        """Read all cases, unless they are too many.
+        """Read all cases, unless they are too many or too large.
 
         Args:
             max_rows: The maximum number of cases.
 
         Returns:
-            The cases and their version; None if there are more than ``max_rows``.
+            The cases and their version; None if there are more than ``max_rows``, or if they are too large.
         """
         return self._database.read(self._received_at, fetch_cases, self._bound, max_rows)
 
@@ -64,7 +65,7 @@ class CaseReader:
         """Open a cursor over the cases.
 
         Args:
-            size: The number of cases in a batch.
+            size: The maximum number of cases in a batch.
 
         Returns:
             The batches, to be closed by the caller.

@@ -27,6 +27,10 @@ SELECT_MATCHING_VERSION = "\n".join(
     [_MATCHING_CASES, ", page AS (", _SELECT_MATCHING_CASES, ")", _read_statement("select_matching_version")]
 )
 _ROW_VERSION = AsIs(_read_statement("row_version"))
+_CASE_BYTES = AsIs(_read_statement("case_bytes"))
+# The text instead of one that is too large. A case that contains exactly this text is only read once more.
+LEFT_OUT = "(left out: too large)"
+_DECLARE_SIZES = "DECLARE sizes NO SCROLL CURSOR FOR SELECT %(case_bytes)s AS case_bytes FROM"
 
 
 class Statements(NamedTuple):
@@ -36,17 +40,19 @@ class Statements(NamedTuple):
         read: Reads the cases.
         read_version: Reads their version.
         declare: Declares a cursor ``cases`` over the cases, inside a transaction that is open.
+        declare_sizes: Declares a cursor ``sizes`` over the bytes of each case in the same order.
         select_version: Reads their version, inside a transaction that is open.
     """
 
     read: str
     read_version: str
     declare: str
+    declare_sizes: str
     select_version: str
 
     @classmethod
     def of(cls, select: str, select_version: str) -> "Statements":
-        """Derive the four statements from two.
+        """Derive the statements from two.
 
         Args:
             select: Selects the cases.
@@ -59,6 +65,7 @@ class Statements(NamedTuple):
             read=f"{SET_LOCAL};\n{select}",
             read_version=f"{SET_LOCAL};\n{select_version}",
             declare=f"DECLARE cases NO SCROLL CURSOR FOR {select}",
+            declare_sizes=f"{_DECLARE_SIZES} (\n{select}) AS page",
             select_version=select_version,
         )
 
@@ -90,28 +97,33 @@ class BoundQuery(NamedTuple):
         """The statements that read the query."""
         return WHOLE_LIST if self.query.is_whole_list else FILTERED
 
-    def parameters(self, max_rows: int | None = None) -> dict[str, Any]:
+    def parameters(
+        self, max_rows: int | None = None, max_bytes: int | None = None, *, sizes: bool = False
+    ) -> dict[str, Any]:
         """Bind the query's values.
 
         Args:
             max_rows: The maximum number of rows to read if the query has no pages; None for all.
+            max_bytes: The maximum size of a summary in bytes, and 16 times that of another text.
+                ``LEFT_OUT`` replaces a larger one. None for no limit.
+            sizes: Whether the sizes of cases are read, too.
 
         Returns:
             One value for each parameter of the statements.
         """
         query = self.query
-        row_version = _ROW_VERSION if self.row_versions else None
-        if query.is_whole_list:
-            return {
-                "user_id": query.user_id,
-                "subject": self.subject,
-                "limit": max_rows,
-                "row_version": row_version,
-            }
-        return {
-            **query._asdict(),
+        parameters = {
             "subject": self.subject,
-            "row_version": row_version,
+            "row_version": _ROW_VERSION if self.row_versions else None,
+            "case_bytes": _CASE_BYTES if sizes else None,
+            "max_summary_bytes": max_bytes,
+            "max_other_bytes": None if max_bytes is None else max_bytes // 16,
+        }
+        if query.is_whole_list:
+            return {**parameters, "user_id": query.user_id, "limit": max_rows}
+        return {
+            **parameters,
+            **query._asdict(),
             "backwards": query.sort_by is None and query.sort_order == "desc",
             "most": max_rows if query.limit is None else query.limit,
             "skip": query.skip,

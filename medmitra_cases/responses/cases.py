@@ -1,6 +1,7 @@
 """Chooses the response to a request for cases: 304, the whole list at once, or a stream."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -9,17 +10,17 @@ from flask import Response
 from werkzeug.datastructures import ETags, Headers
 from werkzeug.wsgi import ClosingIterator
 
-from medmitra_cases.dao import CaseBatches, CaseReader
+from medmitra_cases.dao import CaseReader
 from medmitra_cases.models import Version
 from medmitra_cases.responses.etags import entity_tag
+from medmitra_cases.responses.limits import Limits
 from medmitra_cases.responses.links import link_header
 from medmitra_cases.responses.stream import dry_run, stream_json
 from medmitra_cases.schemas import CasesSchema
 from medmitra_cases.telemetry import metrics
 from medmitra_cases.web import CACHE_HEADERS, audit
 
-# A longer list is streamed, in chunks of so many cases: in memory a case takes some 1.5 kB, more with a long
-# summary.
+# A longer list is streamed, in chunks of at most so many cases. The DAO limits the bytes of both.
 WHOLE_CASES = 2_000
 CHUNK_CASES = 1_000
 
@@ -36,12 +37,14 @@ class CasesRequest(NamedTuple):
         if_none_match: The entity tags that the client has.
         is_head: Whether the method is HEAD.
         entry: The request's entry in the audit.
+        limits: The limits of the server.
     """
 
     parameters: Mapping[str, list[str]]
     if_none_match: ETags
     is_head: bool
     entry: audit.Entry
+    limits: Limits
 
 
 class PlainResponse(Response):
@@ -84,7 +87,7 @@ def _unchanged(reader: CaseReader, request: CasesRequest) -> Response | None:
 
 
 def _whole_list(reader: CaseReader, request: CasesRequest) -> Response | None:
-    """Answer with all cases at once, unless they are too many."""
+    """Answer with all cases at once, unless they are too many or too large."""
     fetched = reader.whole(WHOLE_CASES)
     if fetched is None:
         return None
@@ -94,6 +97,8 @@ def _whole_list(reader: CaseReader, request: CasesRequest) -> Response | None:
     headers = _headers(reader, request, version, tag)
     if request.if_none_match.contains_weak(tag):
         return _not_modified(headers)
+    if not (request.is_head or request.limits.has_room(len(body))):
+        return None
     request.entry.cases = 0 if request.is_head else len(cases.rows)
     metrics.CASES.inc(request.entry.cases)
     headers.append(("Content-Length", str(len(body))))
@@ -102,26 +107,20 @@ def _whole_list(reader: CaseReader, request: CasesRequest) -> Response | None:
 
 def _stream(reader: CaseReader, request: CasesRequest) -> Response:
     """Answer with the cases while they are read."""
-    batches = reader.batches(CHUNK_CASES)
-    try:
-        return _stream_batches(reader, request, batches)
-    except BaseException:
-        batches.close()  # or this thread would go on reading from their snapshot
-        raise
-
-
-def _stream_batches(reader: CaseReader, request: CasesRequest, batches: CaseBatches) -> Response:
-    version = batches.version
-    tag = entity_tag(reader.query, version, dry_run(batches) if version.rows is None else ())
-    headers = _headers(reader, request, version, tag)
-    if request.if_none_match.contains_weak(tag):
-        batches.close()
-        return _not_modified(headers)
-    if request.is_head:
-        batches.close()
-        return PlainResponse(headers=[_JSON, *headers])
-    chunks = stream_json(batches, request.entry)
-    first = next(chunks)  # an error up to here is still a 500
+    with ExitStack() as resources:
+        request.limits.begin_stream()
+        resources.callback(request.limits.end_stream)
+        batches = reader.batches(CHUNK_CASES)
+        resources.callback(batches.close)
+        version = batches.version
+        tag = entity_tag(reader.query, version, dry_run(batches) if version.rows is None else ())
+        headers = _headers(reader, request, version, tag)
+        if request.if_none_match.contains_weak(tag):
+            return _not_modified(headers)
+        if request.is_head:
+            return PlainResponse(headers=[_JSON, *headers])
+        chunks = stream_json(batches, request.entry, resources.pop_all())
+        first = next(chunks)  # an error up to here is still a 500
     return PlainResponse(ClosingIterator(chain([first], chunks), chunks.close), headers=[_JSON, *headers])
 
 

@@ -5,14 +5,19 @@ bounds its version.
 """
 
 import time
+from functools import partial
 
 from waitress.channel import HTTPChannel
 
+from medmitra_cases.server.output_limits import SHORT_BYTES, SLICE_BYTES
 from medmitra_cases.server.request_parser import RequestParser
 from medmitra_cases.server.tasks import JsonErrorTask, ResponseTask
 
 # Seconds that a request may take to arrive while the server drains.
 MAX_ARRIVAL_SECONDS = 2.0
+
+# Bytes of unsent output at which a stream waits for its client.
+MAX_UNSENT_BYTES = 2 << 20
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
@@ -21,6 +26,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     parser_class = RequestParser
     error_task_class = JsonErrorTask
     task_class = ResponseTask
+    is_stream = False  # whether the current response is one whose thread may wait for the client
+    _next_must_wait = False  # whether a request waits until the client has received the response before it
 
     @property
     def last_activity(self) -> float:
@@ -56,3 +63,41 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.handle_close()  # wakes the thread, which then gets ClientDisconnected
             return False
         return bool(super().writable())
+
+    def service(self) -> None:
+        """Run the next request, or let it wait without a thread if too much of a response is unsent."""
+        if self.total_outbufs_len > SHORT_BYTES:
+            with self.outbuf_lock:
+                self._next_must_wait = self.total_outbufs_len > SHORT_BYTES
+                if self._next_must_wait:
+                    return
+        super().service()
+
+    def handle_write(self) -> None:
+        """Send output; then run a request that waited for that."""
+        super().handle_write()
+        if self._next_must_wait and self.total_outbufs_len <= SHORT_BYTES:
+            self._next_must_wait = False
+            self.server.add_task(self)
+
+    def write_soon(self, data: bytes) -> int:
+        """Send at once what the kernel takes, and buffer the rest.
+
+        Waitress buffers all. While it sends, the I/O loop then turns without a pause to send the same.
+        """
+        sent = 0
+        if self.connected and not self.total_outbufs_len:
+            with self.outbuf_lock:
+                sent = int(self._flush_exception(partial(self.send, data), do_close=False)[0])
+            self.last_activity = 0
+        for start in range(sent, len(data), SLICE_BYTES):
+            super().write_soon(data[start : start + SLICE_BYTES])
+        return len(data)
+
+    def _flush_outbufs_below_high_watermark(self) -> None:
+        """Let a stream wait for its client if too much is unsent, until almost all of it is sent."""
+        unsent = self.total_outbufs_len
+        if self.is_stream and (
+            unsent > MAX_UNSENT_BYTES or (unsent > SHORT_BYTES and self.server.output_limits.is_full)
+        ):
+            super()._flush_outbufs_below_high_watermark()

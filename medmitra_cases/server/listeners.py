@@ -10,10 +10,18 @@ from typing import Any
 from waitress.server import BaseWSGIServer, create_server
 
 from medmitra_cases.server.channel import Channel
+from medmitra_cases.server.output_limits import SHORT_BYTES, OutputLimits
 from medmitra_cases.server.sockets import BACKLOG
 from medmitra_cases.web import client_address
 
 WsgiApp = Callable[..., Iterable[bytes]]
+
+# The kernel keeps 512 kB of unsent output for a client. By default it keeps 4 MB, counted as memory of the
+# service in a cgroup. A Unix socket has no such option: it keeps 200 kB.
+_SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 512 << 10),
+]
 
 
 def add_listeners(
@@ -41,7 +49,8 @@ def add_listeners(
         idle_seconds: Seconds that a connection may be idle.
 
     Returns:
-        Waitress's listeners, with two attributes for their channels: ``route_of`` and ``draining``.
+        Waitress's listeners, with three attributes for their channels: ``route_of``, ``output_limits`` and
+        ``draining``.
     """
     known = set(io_map)
     create_server(
@@ -57,8 +66,8 @@ def add_listeners(
         connection_limit=max_connections if queue_excess else sys.maxsize,
         max_request_header_size=32_768,  # bytes; more gets a 431
         max_request_body_size=65_536,  # bytes; no GET needs that much, more gets a 413
-        # Bytes of unsent output at which a long response waits for its client. Twice as many may exist.
-        outbuf_high_watermark=2 << 20,
+        # Unsent bytes below which a thread that waits for its client goes on. Channel decides when it waits.
+        outbuf_high_watermark=SHORT_BYTES,
         # Bytes of unsent output in memory; waitress writes more than that to a temporary file, and patient
         # data must not be written to disk.
         outbuf_overflow=1 << 30,
@@ -66,9 +75,12 @@ def add_listeners(
     # One for each socket: localhost may be two addresses.
     new = [found for descriptor, found in io_map.items() if descriptor not in known]
     listeners = [found for found in new if isinstance(found, BaseWSGIServer)]
+    output_limits = OutputLimits(listeners, threads)
     for listener in listeners:
+        listener.adj.socket_options = _SOCKET_OPTIONS
         listener.channel_class = Channel
         listener.route_of = route_of
+        listener.output_limits = output_limits
         listener.draining = False
         listener.next_channel_cleanup = math.inf  # Server does it, because waitress uses the wall clock
         listener.accept = partial(_accept, listener, sys.maxsize if queue_excess else max_connections)

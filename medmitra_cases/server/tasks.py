@@ -7,8 +7,10 @@ from typing import Any
 from waitress.channel import ClientDisconnected
 from waitress.task import ErrorTask, Task, WSGITask
 
-from medmitra_cases.errors import BrokenOff
+from medmitra_cases.errors import BrokenOff, Overloaded
+from medmitra_cases.responses import LIMITS
 from medmitra_cases.schemas import error_body
+from medmitra_cases.server.output_limits import SLICE_BYTES
 from medmitra_cases.telemetry import metrics, request_id
 from medmitra_cases.web import BROKEN_OFF, RECEIVED_AT, SECURITY_HEADERS, audit, client_address
 
@@ -23,6 +25,14 @@ def _count(task: Task, status: str) -> None:
         metrics.REQUEST_SECONDS.labels(route_of(task.request.path), status).observe(seconds)
 
 
+def _error_headers() -> list[tuple[str, str]]:
+    return [
+        ("Content-Type", "application/json"),
+        ("X-Request-ID", request_id.current()),
+        *SECURITY_HEADERS,
+    ]
+
+
 class JsonErrorTask(ErrorTask):  # type: ignore[misc]
     """Refuses what never reaches the application, such as an unreadable request line, with the error body."""
 
@@ -34,11 +44,7 @@ class JsonErrorTask(ErrorTask):  # type: ignore[misc]
             _log.info("request refused with %d: %s", error.code, error.body)  # quotes nothing of it
         body = error_body("Internal server error: unexpected error" if error.code == 500 else error.body)
         self.status = f"{error.code} {error.reason}"
-        self.response_headers += [
-            ("Content-Type", "application/json"),
-            ("X-Request-ID", request_id.current()),
-            *SECURITY_HEADERS,
-        ]
+        self.response_headers += _error_headers()
         self.content_length = len(body)
         self.set_close_on_finish()
         _count(self, str(error.code))
@@ -59,9 +65,10 @@ class ResponseTask(WSGITask):  # type: ignore[misc]
     wrote_header: bool
 
     def get_environment(self) -> dict[str, Any]:
-        """Add the time at which the request arrived."""
+        """Add the time at which the request arrived, and the server's limits."""
         environ: dict[str, Any] = super().get_environment()
         environ[RECEIVED_AT] = self.request.received_at
+        environ[LIMITS] = self.channel.server.output_limits
         return environ
 
     def execute(self) -> None:
@@ -75,11 +82,23 @@ class ResponseTask(WSGITask):  # type: ignore[misc]
         except ClientDisconnected:
             _count(self, BROKEN_OFF)
             raise
+        except Overloaded as error:
+            self._refuse(f"Internal server error: {error.public_text} (request id {request_id.current()})")
         else:
             _count(self, self.status[:3])
 
+    def _refuse(self, detail: str) -> None:
+        """Send an error instead of the response, of which nothing is sent."""
+        body = error_body(detail)
+        self.status = "500 Internal Server Error"
+        self.response_headers = _error_headers()
+        self.content_length = len(body)
+        _count(self, "500")
+        self.write(body)
+
     def build_response_header(self) -> bytes:
         """Build the header; during the drain it closes the connection."""
+        self.channel.is_stream = self.content_length is None
         self.channel.last_activity = 0  # the present: the timeout of the client begins now
         if self.channel.server.draining and len(self.channel.requests) == 1:
             self.request.headers["CONNECTION"] = "close"  # as if the client had sent it
@@ -96,9 +115,12 @@ class ResponseTask(WSGITask):  # type: ignore[misc]
             super().set_close_on_finish()
 
     def write(self, data: bytes) -> None:
-        """Send a complete response with one system call; waitress needs another for the header."""
-        if self.wrote_header or not self.has_body or self.content_length != len(data):
-            super().write(data)
+        """Send a complete short response with one system call; waitress needs another for the header."""
+        if not self.wrote_header:
+            self.channel.server.output_limits.check(len(data))
+        if self.wrote_header or not self.has_body or not len(data) == self.content_length <= SLICE_BYTES:
+            for start in range(0, len(data) or 1, SLICE_BYTES):  # waitress copies each
+                super().write(data[start : start + SLICE_BYTES])
             return
         self.channel.write_soon(self.build_response_header() + data)
         self.wrote_header = True

@@ -9,8 +9,8 @@ from flask.testing import FlaskClient
 from medmitra_cases.cli.sample import insert_published_cases
 from medmitra_cases.dao import statements
 from medmitra_cases.dao.batches import CaseBatches
-from medmitra_cases.dao.fetch import fetch_cases
 from medmitra_cases.dao.statements import SET_USER_ID, BoundQuery, Statements
+from medmitra_cases.dao.whole import fetch_cases
 from medmitra_cases.database.connection import Connection, connect
 from medmitra_cases.database.sql_files import read_sql
 from medmitra_cases.models import CaseQuery

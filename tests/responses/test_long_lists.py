@@ -12,8 +12,8 @@ from werkzeug.test import TestResponse
 
 from medmitra_cases.dao import reader
 from medmitra_cases.dao.batches import CaseBatches
-from medmitra_cases.dao.fetch import fetch_cases
 from medmitra_cases.dao.statements import BoundQuery
+from medmitra_cases.dao.whole import fetch_cases
 from medmitra_cases.database import Database
 from medmitra_cases.errors import BrokenOff, DataRefused
 from medmitra_cases.models import CaseQuery

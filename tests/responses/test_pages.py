@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from psycopg2.extensions import connection as Connection
 from werkzeug.test import TestResponse
 
-from medmitra_cases.dao import fetch
+from medmitra_cases.dao import fetch, whole
 from medmitra_cases.models import CaseQuery
 from tests.support.factories import DOCTOR, CasesDatabase, case, client_on, execute
 from tests.support.links import links
@@ -275,7 +275,7 @@ def test_the_links_of_an_empty_page_lead_to_cases_added_during_the_request(
         database.add(*new)
         return fetch_version(*args, **kwargs)
 
-    monkeypatch.setattr(fetch, "fetch_version", add_then_fetch)
+    monkeypatch.setattr(whole, "fetch_version", add_then_fetch)
     pages = follow_next(client, after=cases[1]["case_id"], limit=limit)
     assert [name for response in pages for name in names(response)] == ["3", "4"]
 

@@ -1,6 +1,7 @@
-"""Slow clients: no clock makes the server misjudge them."""
+"""Slow clients: no other client waits for them, and no clock makes the server misjudge them."""
 
 import http.client
+import json
 import re
 import socket
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute
-from tests.support.processes import TIMEOUT_SECONDS, Running, running, wait_until
+from tests.support.processes import TIMEOUT_SECONDS, Running, running, serve, wait_until
 
 # These tests do not depend on the table layout.
 pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
@@ -58,6 +59,52 @@ def read_all(client: socket.socket) -> bytes:
     while part := client.recv(1 << 20):
         received += part
     return bytes(received)
+
+
+def test_short_lists_do_not_wait_for_stalled_streams(database: CasesDatabase) -> None:
+    with (
+        serve(database.service_dsn, MEDMITRA_THREADS="2") as server,
+        stalled(server, request(LONG_LIST, "1.0"), 6) as clients,
+    ):
+        wait_until(lambda: execute(database.owner, STALLED))
+        for _ in range(50):
+            assert server.get(SHORT_LIST)[0].status == 200
+        # One thread and one connection in two are for streams; the other streams wait for this one.
+        assert len(execute(database.owner, STALLED)) == 1
+        (first,) = [client for client in clients if has_data(client)]
+        assert read_all(first).count(b'"case_id"') == 40_000
+        wait_until(lambda: sum(map(has_data, clients)) == 1)
+
+
+def has_data(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return bool(client.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+    finally:
+        client.settimeout(TIMEOUT_SECONDS)
+
+
+def test_short_lists_do_not_wait_for_stalled_pipelines(database: CasesDatabase) -> None:
+    doctor = DOCTOR[:-1] + "6"
+    database.add_many([doctor], 300)
+    # As many as the server reads at once: 10 MB of responses.
+    pipeline = 90 * request(SHORT_LIST.replace(DOCTOR, doctor))
+    with (
+        serve(database.service_dsn, MEDMITRA_THREADS="2") as server,
+        stalled(server, pipeline, 4) as clients,
+    ):
+        wait_until(lambda: all(map(has_data, clients)))
+        for _ in range(50):
+            assert server.get(SHORT_LIST)[0].status == 200
+        # Each client gets all responses once it reads.
+        for client in clients:
+            with client.makefile("rb") as responses:
+                for _ in range(90):
+                    assert responses.readline() == b"HTTP/1.1 200 OK\r\n"
+                    length = int(http.client.parse_headers(responses)["Content-Length"])
+                    assert len(json.loads(responses.read(length))["cases"]) == 300
 
 
 @pytest.fixture

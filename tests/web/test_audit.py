@@ -16,7 +16,7 @@ from psycopg2.extensions import make_dsn
 
 from medmitra_cases.auth.tokens import mint_token
 from medmitra_cases.dao import reader
-from medmitra_cases.dao.fetch import fetch_cases
+from medmitra_cases.dao.whole import fetch_cases
 from medmitra_cases.settings.settings import Settings
 from medmitra_cases.web import audit
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute, settings
