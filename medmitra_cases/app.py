@@ -14,6 +14,23 @@ from medmitra_cases.web import Application, cors, error_handlers, headers
 _log = logging.getLogger(__name__)
 
 
+def create_database(settings: Settings) -> Database:
+    """Make the database of the service, without connecting.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        The database.
+    """
+    return Database(
+        settings.database_url,
+        wait_seconds=settings.database_wait_seconds,
+        max_connections=settings.threads + 1,  # one more for readiness
+        max_age_seconds=settings.connection_max_age_seconds,
+    )
+
+
 def create_app(settings: Settings | None = None, *, database: Database | None = None) -> Flask:
     """Make the WSGI application. It opens no connection before the first request needs one.
 
@@ -30,7 +47,7 @@ def create_app(settings: Settings | None = None, *, database: Database | None = 
     if settings is None:
         settings = Settings.from_environ(os.environ)
     if database is None:
-        database = Database(settings.database_url, wait_seconds=settings.database_wait_seconds)
+        database = create_database(settings)
     app = Application("medmitra_cases", static_folder=None)
     # A path with doubled slashes is unknown (404), not redirected to the known one.
     app.url_map.merge_slashes = False

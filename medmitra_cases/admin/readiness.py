@@ -26,21 +26,21 @@ class _Problem(NamedTuple):
 
 
 class Readiness:
-    """Checks the database in its own thread, on its own connection.
+    """Checks the database in its own thread, on its own connection if there can be one more.
 
     All threads that handle requests may be waiting for the database at that time.
     """
 
-    def __init__(self, database_url: str, *, row_versions: bool | None) -> None:
+    def __init__(self, database: Database, *, row_versions: bool | None) -> None:
         """Prepare the check, without connecting.
 
         Args:
-            database_url: A libpq URI or a ``key=value`` string.
+            database: The database of the requests.
             row_versions: Whether entity tags are made of row versions; None if the definition of
                 ``medmitra.cases`` decides.
         """
         self._row_versions = row_versions
-        self._database = Database(database_url, wait_seconds=CONNECT_TIMEOUT_SECONDS)
+        self._database = database.for_readiness(wait_seconds=CONNECT_TIMEOUT_SECONDS)
         self._last_logged: str | None = None
         self._reset()
         call_after_fork(self._reset)
@@ -80,10 +80,6 @@ class Readiness:
                 self._latest, self._latest_at = Future(), time.monotonic()
                 self._requested.put(self._latest)
             return self._latest, self._latest_at + CHECK_TIMEOUT_SECONDS
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._database.close()
 
     def _log_change(self, problem: _Problem | None) -> None:
         text = problem and problem.public_text

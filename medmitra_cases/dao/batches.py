@@ -63,7 +63,7 @@ class CaseBatches:
             self._has_large_cases = self._largest * size > BATCH_BYTES
             self._open()
         except BaseException:
-            self.close()
+            self._end_transaction()
             raise
 
     def _open(self) -> None:
@@ -115,10 +115,13 @@ class CaseBatches:
         self._open()
 
     def close(self) -> None:
-        """End the transaction, so that the connection can serve other reads, or the connection."""
-        if self._closed:
-            return
-        self._closed = True
+        """End the transaction, and give the connection back."""
+        if not self._closed:
+            self._closed = True
+            self._end_transaction()
+            self._connection.give_back()
+
+    def _end_transaction(self) -> None:
         if self._largest > BATCH_BYTES:  # libpq keeps a buffer of twice that for as long as it is connected
             self._connection.close()
             return
@@ -147,8 +150,9 @@ class CaseBatches:
         try:
             return send()
         except psycopg2.Error as error:
+            translation = translated(error, self._connection)  # before another read can have the connection
             self.close()
-            raise translated(error, self._connection) from error
+            raise translation from error
         except BaseException:
             self.close()
             raise

@@ -1,18 +1,19 @@
 """One connection to Postgres, which another thread can cut off if Postgres does not respond."""
 
 import math
+import os
 import socket
 import time
 import weakref
 from collections.abc import Callable
-from os import dup, getpid
 from typing import Any, TypeVar
 
 import psycopg2
-from psycopg2.extensions import UNICODE, parse_dsn
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS, UNICODE, parse_dsn
 from psycopg2.extensions import connection as PsycopgConnection
 from psycopg2.extensions import cursor as PsycopgCursor
 
+from medmitra_cases.database.hangup import hang_up_test
 from medmitra_cases.models import Definition
 from medmitra_cases.telemetry import metrics
 
@@ -31,6 +32,11 @@ CONNECTION_DEFAULTS = {
 # The object id of the type "timestamp without time zone" in the catalogue pg_type.
 _TIMESTAMP = 1114
 
+# The open connections of this process, by the number of their second descriptor. Not a counter with a lock: a
+# forked child changes it before anything else runs.
+_open_descriptors: set[int] = set()
+metrics.CONNECTIONS_OPEN.set_function(lambda: len(_open_descriptors))
+
 
 class Connection(PsycopgConnection):
     """A psycopg2 connection with a deadline for each response of the server.
@@ -39,22 +45,52 @@ class Connection(PsycopgConnection):
         answer_timeout_seconds: The maximum time from a statement to its response.
         deadline: The end of that time for the current statement, in seconds of the monotonic clock.
         cut_off: Whether ``cut`` has ended the connection.
+        opened_at: When the connection was begun, in seconds of the monotonic clock.
+        expires_at: When it is to be replaced.
+        statement_limit: A statement that limits the time of the statements after it; empty if the session has
+            a low enough limit.
+        lender: A method of the pool that takes the connection back; None if it belongs to no pool.
         definition: The definition of ``medmitra.cases`` when the DAO first read it; None before that.
     """
 
-    answer_timeout_seconds = 2.0  # until the server's statement_timeout is known
+    answer_timeout_seconds = math.inf  # until the Watchdog sets it
     deadline = math.inf
     cut_off = False
+    opened_at = 0.0
+    expires_at = math.inf
+    statement_limit = ""
+    lender: "weakref.WeakMethod[Callable[[Connection], None]] | None" = None
     definition: Definition | None = None
 
     def __init__(self, dsn: str, **kwargs: Any) -> None:
-        """Connect, and count the connection in the metrics."""
+        """Connect."""
         super().__init__(dsn, **kwargs)
-        self._pid = getpid()
+        self._pid = os.getpid()
         # A duplicate: libpq may close its own descriptor at any moment, and the number can then be reused.
-        self._socket = socket.socket(fileno=dup(self.fileno()))
-        metrics.CONNECTIONS_OPEN.inc()
+        self._socket = socket.socket(fileno=os.dup(self.fileno()))
+        self._test_hang_up = hang_up_test(self._socket.fileno())
+        _open_descriptors.add(self._socket.fileno())
         self._release = weakref.finalize(self, _release, self._socket)
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction is open in which no statement runs."""
+        return self.get_transaction_status() == TRANSACTION_STATUS_INTRANS
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether nothing of the last read is left: no transaction, and no response to come."""
+        return (
+            not self.closed
+            and not self.cut_off
+            and self.get_transaction_status() == TRANSACTION_STATUS_IDLE
+            and self.autocommit
+        )
+
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether the connection has ended, as far as this machine knows."""
+        return self.closed != 0 or self._test_hang_up() != 0
 
     def call_with_deadline(self, method: Callable[..., T], *args: Any) -> T:
         """Call a method that waits for the server, and set the deadline meanwhile.
@@ -70,7 +106,7 @@ class Connection(PsycopgConnection):
             psycopg2.Error: The server failed or refused, the connection is lost, or it belongs to the process
                 that forked this one.
         """
-        if getpid() != self._pid:
+        if os.getpid() != self._pid:
             raise psycopg2.InterfaceError("the connection belongs to the parent process")
         started = time.monotonic()
         self.deadline = started + self.answer_timeout_seconds
@@ -92,6 +128,12 @@ class Connection(PsycopgConnection):
         """End the transaction."""
         self.call_with_deadline(super().rollback)
 
+    def give_back(self) -> None:
+        """Let other reads have the connection. Called once, by a read that left a transaction open."""
+        release = self.lender and self.lender()
+        if release:
+            release(self)
+
     def cut(self) -> None:
         """End the connection from another thread; the thread that waits for the server gets an error."""
         self.cut_off = True
@@ -102,14 +144,24 @@ class Connection(PsycopgConnection):
 
     def close(self) -> None:
         """End the connection, unless it was inherited from a parent process, whose session it is."""
-        if getpid() == self._pid:
+        if os.getpid() == self._pid:
             super().close()
             self._release()
 
+    def abandon(self) -> None:
+        """Make the connection useless in a forked child, and leave the session to the parent."""
+        self.cut_off = True
+        if not self.closed:
+            # libpq's descriptor then leads nowhere, so that not even close() can reach the server.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, self.fileno(), inheritable=False)
+            os.close(nowhere)
+        self._release()
+
 
 def _release(descriptor: socket.socket) -> None:
+    _open_descriptors.discard(descriptor.fileno())
     descriptor.close()
-    metrics.CONNECTIONS_OPEN.dec()
 
 
 class _Cursor(PsycopgCursor):
@@ -118,6 +170,9 @@ class _Cursor(PsycopgCursor):
     connection: Connection
 
     def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002, the name in psycopg2
+        limit = self.connection.statement_limit
+        if limit and self.name is None:  # psycopg2 puts more words before the statement of a named cursor
+            query = f"{limit};\n{query}"
         self.connection.call_with_deadline(super().execute, query, vars)
 
     def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:

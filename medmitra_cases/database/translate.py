@@ -20,6 +20,18 @@ def timed_out(error: psycopg2.Error, connection: Connection) -> bool:
     return connection.cut_off or isinstance(error, psycopg2.errors.QueryCanceled)
 
 
+def has_conflict(error: psycopg2.Error) -> bool:
+    """Return whether a read may succeed if it is repeated.
+
+    Args:
+        error: The error that the query raised.
+
+    Returns:
+        Whether its SQLSTATE is of class 40: Postgres rolled the transaction back because of another one.
+    """
+    return error.pgcode is not None and error.pgcode.startswith("40")
+
+
 def translated(error: psycopg2.Error, connection: Connection) -> DatabaseError:
     """Translate an error of psycopg2.
 

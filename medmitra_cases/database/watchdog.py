@@ -6,18 +6,20 @@ import weakref
 
 from medmitra_cases.database.connection import Connection
 from medmitra_cases.database.sql_files import read_sql
-from medmitra_cases.telemetry import call_after_fork
 
 # Seconds after the server's own statement_timeout until the connection is cut off. A server that has not
 # cancelled the statement by then is frozen or unreachable.
 MARGIN_SECONDS = 1.5
-# Seconds until the connection is cut off if the server has no statement_timeout.
-DEFAULT_ANSWER_TIMEOUT_SECONDS = 60.0
+# The limit of limit_statements.sql, in seconds.
+MAX_STATEMENT_SECONDS = 5.0
+# The limit for the first statement if connect_timeout is 0, in seconds.
+NO_TIMEOUT_SECONDS = 60.0
 
 # Seconds between two checks of the connections.
 POLL_SECONDS = 0.25
 
 _SELECT_STATEMENT_TIMEOUT = read_sql("select_statement_timeout")
+_LIMIT_STATEMENTS = read_sql("limit_statements")
 
 
 class Watchdog:
@@ -29,16 +31,15 @@ class Watchdog:
 
     def __init__(self) -> None:
         """Start without connections and without a thread."""
-        self._reset()
-        call_after_fork(self._reset)
-
-    def _reset(self) -> None:
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._running = False
 
     def watch(self, connection: Connection) -> Connection:
-        """Watch a connection until it is closed, with a timeout derived from the server's statement_timeout.
+        """Watch a connection until it is closed.
+
+        The timeout follows from the session's statement_timeout. A connection without one, or with more than
+        MAX_STATEMENT_SECONDS, sets it for each transaction.
 
         Args:
             connection: A connection that is not in use yet.
@@ -55,15 +56,19 @@ class Watchdog:
                 if not self._running:  # not earlier, because threads do not survive a fork
                     threading.Thread(target=self._run, name="watch", daemon=True).start()
                     self._running = True
+            # A pooler may connect to the server only now.
+            connect_timeout = float(connection.info.dsn_parameters.get("connect_timeout") or 0)
+            connection.answer_timeout_seconds = connect_timeout if connect_timeout > 0 else NO_TIMEOUT_SECONDS
             with connection.cursor() as cursor:
                 cursor.execute(_SELECT_STATEMENT_TIMEOUT)
                 ((limit_seconds,),) = cursor.fetchall()
         except BaseException:
             connection.close()
             raise
-        connection.answer_timeout_seconds = (
-            limit_seconds + MARGIN_SECONDS if limit_seconds else DEFAULT_ANSWER_TIMEOUT_SECONDS
-        )
+        if not 0 < limit_seconds <= MAX_STATEMENT_SECONDS:
+            limit_seconds = MAX_STATEMENT_SECONDS
+            connection.statement_limit = _LIMIT_STATEMENTS
+        connection.answer_timeout_seconds = limit_seconds + MARGIN_SECONDS
         return connection
 
     def connections(self) -> list[Connection]:

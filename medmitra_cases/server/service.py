@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from medmitra_cases.admin import Readiness, create_admin_app
-from medmitra_cases.app import create_app
+from medmitra_cases.app import create_app, create_database
 from medmitra_cases.contract import PATH
-from medmitra_cases.database import Database
 from medmitra_cases.errors import ListenError
 from medmitra_cases.server.server import Server
 from medmitra_cases.server.sockets import bound_sockets, inherited_sockets, only_local
@@ -46,14 +45,12 @@ def serve(settings: Settings, announce: Callable[[Sequence[str]], None]) -> None
             " MEDMITRA_JWKS_URL, or MEDMITRA_TRUST_USER_ID=1 if the reverse proxy has checked user_id"
         )
     admin_sockets = _admin_sockets(settings.admin_listen)
-    with (
-        closing(Database(settings.database_url, wait_seconds=settings.database_wait_seconds)) as database,
-        closing(Readiness(settings.database_url, row_versions=settings.row_versions)) as readiness,
-    ):
+    with closing(create_database(settings)) as database:
         app = create_app(settings, database=database)
         server = Server(app, settings, sockets, shared=bool(inherited), route_of=_route_of)
         metrics.REQUESTS_IN_FLIGHT.set_function(lambda: server.in_flight)
         if admin_sockets:
+            readiness = Readiness(database, row_versions=settings.row_versions)
             admin_app = create_admin_app(readiness, lambda: server.draining)
             urls = server.listen_for_admin(admin_app, admin_sockets)
             _log.info("probes and metrics on %s", " and ".join(urls))

@@ -48,7 +48,7 @@ class SettingsSchema(Schema):
         1,
         256,
         data_key="MEDMITRA_THREADS",
-        metadata={"help": "Number of worker threads. Each thread has one database connection."},
+        metadata={"help": "Number of worker threads. A process has at most one database connection more."},
     )
     database_wait_seconds = number(
         fields.Float,
@@ -58,6 +58,17 @@ class SettingsSchema(Schema):
         data_key="MEDMITRA_DATABASE_WAIT_SECONDS",
         metadata={
             "help": "How long a request retries to connect to an unavailable database before it gets a 500."
+        },
+    )
+    connection_max_age_seconds = number(
+        fields.Integer,
+        1800,
+        1,
+        86_400,
+        data_key="MEDMITRA_CONNECTION_MAX_AGE_SECONDS",
+        metadata={
+            "help": "Maximum age of a database connection. The service replaces an older one between two"
+            " requests, so that it finds a database whose name has moved."
         },
     )
     keepalive_seconds = number(

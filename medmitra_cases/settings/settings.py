@@ -23,6 +23,7 @@ class Settings:
     reuse_port: bool
     threads: int
     database_wait_seconds: float
+    connection_max_age_seconds: int
     keepalive_seconds: int
     drain_seconds: float
     admin_listen: str | None

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases.database.connection import Connection, connect
+from medmitra_cases.database.connection import connect
 from medmitra_cases.database.database import Database
 from medmitra_cases.database.watchdog import Watchdog
 from medmitra_cases.telemetry import metrics
@@ -48,8 +48,11 @@ def descriptors() -> int:
     [
         ("", 6.5),  # the role's statement_timeout
         ("-c statement_timeout=100", 1.6),
-        ("-c statement_timeout=2min", 121.5),
-        ("-c statement_timeout=0", 60),
+        ("-c statement_timeout=5s", 6.5),
+        # The service sets the limit itself.
+        ("-c statement_timeout=5001", 6.5),
+        ("-c statement_timeout=2min", 6.5),
+        ("-c statement_timeout=0", 6.5),
     ],
 )
 def test_the_timeout_depends_on_the_servers_statement_timeout(
@@ -74,7 +77,7 @@ def test_the_thread_ends_with_the_last_connection_and_restarts(database: CasesDa
         wait_until(lambda: watchdog_threads() <= before)
 
 
-def test_connections_of_ended_threads_are_closed(database: CasesDatabase) -> None:
+def test_connections_of_a_dropped_database_are_closed(database: CasesDatabase) -> None:
     gc.collect()
     threads, connections, files = watchdog_threads(), open_connections(), descriptors()
     reader = Database(database.service_dsn, wait_seconds=0)
@@ -84,6 +87,7 @@ def test_connections_of_ended_threads_are_closed(database: CasesDatabase) -> Non
             future.result()
         del future
         assert open_connections() == connections + 3
+    del reader
     wait_until(lambda: (open_connections(), descriptors()) == (connections, files))
     wait_until(lambda: watchdog_threads() <= threads)
 
@@ -116,10 +120,7 @@ def test_a_query_within_the_timeout_is_not_cut_off(database: CasesDatabase) -> N
         assert execute(connection, "SELECT 42") == [(42,)]
 
 
-def test_a_server_that_hangs_after_the_login_is_cut_off(
-    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Connection, "answer_timeout_seconds", 0.1)
+def test_a_server_that_hangs_after_the_login_is_cut_off(proxy: Proxy) -> None:
     connection = connect(proxy.dsn)
     proxy.forwards.clear()
     with pytest.raises(psycopg2.OperationalError):

@@ -69,12 +69,14 @@ class Resources(NamedTuple):
 
 def measure_resources(server: Running, postgres: Postgres) -> Resources:
     """Make every thread and the readiness probe connect, and measure once the numbers no longer change."""
-    assert server.ask_admin("/readyz")[0] == 200
-    with ThreadPoolExecutor(1) as pool:
+    wait_until(lambda: server.ask_admin("/readyz")[0] == 200)
+    with ThreadPoolExecutor(2) as pool:
         with postgres.locked_table():
             answers = pool.submit(send_at_once, server)
-            wait_until(lambda: len(postgres.waiting_backends) == THREADS)
+            readiness = pool.submit(server.ask_admin, "/readyz")
+            wait_until(lambda: len(postgres.waiting_backends) == THREADS + 1)
         assert all(map(has_all_cases, answers.result()))
+        readiness.result()
     samples = [_sample(server, postgres)]
 
     def last_three_are_equal() -> bool:

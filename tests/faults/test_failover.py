@@ -1,6 +1,7 @@
 """The first of two Postgres servers dies; the second is a standby that allows reads."""
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ def standby(postgres: Postgres) -> Iterator[Postgres]:
     standby.start()
     yield standby
     standby.stop()
+    shutil.rmtree(standby.data)
 
 
 def test_the_service_reads_from_the_standby(postgres: Postgres, standby: Postgres) -> None:
@@ -42,3 +44,20 @@ def test_the_service_reads_from_the_standby(postgres: Postgres, standby: Postgre
         load.wait_for(500)
         assert len(standby.backends) == THREADS
     assert [answer for answer in load.failed if answer.ended_at > recovered_at] == []
+
+
+def test_conflicts_of_the_standby_with_its_primary_cause_no_error(
+    postgres: Postgres, standby: Postgres
+) -> None:
+    with (standby.data / "postgresql.auto.conf").open("a") as settings:
+        settings.write("max_standby_streaming_delay = 0\nhot_standby_feedback = off\n")
+    standby.query("SELECT pg_reload_conf()")
+    with serving(standby.service_dsn) as server, clients(server.port) as load:
+        load.wait_for(100)
+        while server.metric("medmitra_database_retries_total") < 10:
+            postgres.query("UPDATE medmitra.cases SET status = 'failed'")
+            postgres.query("VACUUM medmitra.cases")
+            postgres.query("BEGIN; LOCK TABLE medmitra.cases; COMMIT")
+        load.wait_for(100)
+        load.stop()
+    assert load.failed == []

@@ -19,7 +19,7 @@ from tests.project.test_documents import TARGETS
 from tests.support.factories import DOCTOR, PRODUCT_TABLE, execute, settings
 from tests.support.key_server import KeyServer
 from tests.support.paths import PUBLISHED, ROOT
-from tests.support.processes import COMMAND, TIMEOUT_SECONDS, Running, run_program, running, serve
+from tests.support.processes import COMMAND, TIMEOUT_SECONDS, Running, run_program, running, serve, wait_until
 from tests.support.programs import tool
 from tests.support.snippets import (
     PATH,
@@ -306,5 +306,9 @@ def test_the_alerts_use_existing_metrics(server_dsn: str) -> None:
     assert named
     with serve(server_dsn, MEDMITRA_ADMIN_LISTEN="127.0.0.1:0") as server:
         server.get(ASKED)
-        _, metrics = server.ask_admin("/metrics")
-    assert {name for name in named if f"\n{name}{{" not in metrics and f"\n{name} " not in metrics} == set()
+
+        def missing() -> set[str]:
+            _, metrics = server.ask_admin("/metrics")
+            return {name for name in named if not re.search(rf"^{name}[{{ ]", metrics, re.MULTILINE)}
+
+        wait_until(lambda: missing() == set())  # a request is counted after its response was sent

@@ -18,6 +18,7 @@ from medmitra_cases.dao import definition
 from medmitra_cases.database import read_sql
 from medmitra_cases.testing.postgres import new_database
 from tests.support.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, client_on, execute
+from tests.support.processes import wait_until
 
 URL = f"/cases/all_cases?user_id={DOCTOR}"
 VIEW = read_sql("existing_table")
@@ -319,6 +320,22 @@ def test_a_change_of_the_catalogue_changes_tags(
         after = get(client, before.headers["ETag"])
         assert after.status_code == 200
         assert after.get_json() != before.get_json()
+
+
+@pytest.mark.parametrize("source", ["auto", "rows"])
+@pytest.mark.parametrize(("made", "change"), CATALOGUE.values(), ids=CATALOGUE)
+def test_a_change_of_the_catalogue_changes_tags_when_the_connection_is_renewed(
+    empty_database: str, owner: Connection, made: str, change: str, source: str
+) -> None:
+    if "VIRTUAL" in made and owner.info.server_version < 180000:
+        pytest.skip("this server has no virtual generated columns")
+    execute(owner, made)
+    variables = {"MEDMITRA_ETAG_SOURCE": source, "MEDMITRA_CONNECTION_MAX_AGE_SECONDS": "1"}
+    with client_on(empty_database, **variables) as client:
+        before = get(client)
+        execute(owner, change)
+        wait_until(lambda: get(client, before.headers["ETag"]).status_code == 200)
+        assert get(client).get_json() != before.get_json()
 
 
 @pytest.mark.parametrize("source", ["auto", "rows", "body"])

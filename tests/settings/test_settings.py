@@ -34,6 +34,7 @@ def test_settings_have_defaults() -> None:
         reuse_port=False,
         threads=8,
         database_wait_seconds=3.0,
+        connection_max_age_seconds=1800,
         keepalive_seconds=75,
         drain_seconds=25.0,
         admin_listen="127.0.0.1:8001",
@@ -58,6 +59,7 @@ def test_variables_set_the_settings() -> None:
             "MEDMITRA_REUSE_PORT": "true",
             "MEDMITRA_THREADS": "4",
             "MEDMITRA_DATABASE_WAIT_SECONDS": "0.5",
+            "MEDMITRA_CONNECTION_MAX_AGE_SECONDS": "60",
             "MEDMITRA_KEEPALIVE_SECONDS": "10",
             "MEDMITRA_DRAIN_SECONDS": "0.5",
             "MEDMITRA_ADMIN_LISTEN": "off",
@@ -68,6 +70,7 @@ def test_variables_set_the_settings() -> None:
     assert settings.docs is False
     assert (settings.listen, settings.reuse_port, settings.threads) == ("[::1]:80", True, 4)
     assert (settings.database_wait_seconds, settings.keepalive_seconds) == (0.5, 10)
+    assert settings.connection_max_age_seconds == 60
     assert (settings.drain_seconds, settings.admin_listen, settings.log_format) == (0.5, None, "json")
 
 

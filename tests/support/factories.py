@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from medmitra_cases import create_app
-from medmitra_cases.database import Database, read_sql
+from medmitra_cases.app import create_app, create_database
+from medmitra_cases.database import read_sql
 from medmitra_cases.settings.settings import Settings
 
 DOCTOR = "b8acad4b-4944-4d66-b405-de70886e7248"
@@ -59,7 +59,7 @@ def settings(database_url: str, **variables: str) -> Settings:
 def client_on(database_url: str, **variables: str) -> Iterator[FlaskClient]:
     """Yield a client of the service on that database, with these settings."""
     config = settings(database_url, **variables)
-    with closing(Database(config.database_url, wait_seconds=config.database_wait_seconds)) as database:
+    with closing(create_database(config)) as database:
         yield create_app(config, database=database).test_client()
 
 

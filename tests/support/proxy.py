@@ -31,6 +31,10 @@ class Proxy:
         for thread in self.threads:
             thread.start()
 
+    def forward_to(self, dsn: str) -> None:
+        """Forward later connections to another server or database, as after a name has moved."""
+        self._upstream = parse_dsn(dsn)
+
     def hang_up(self) -> None:
         """Shut down the open connections."""
         for connection in list(self._open):

@@ -330,12 +330,14 @@ end(in_child(lambda: logging.getLogger("some.logger").warning("of the child")))
 def test_readiness(variables: dict[str, str]) -> None:
     text = """
 from medmitra_cases.admin import Readiness
-readiness = Readiness(os.environ["DATABASE_URL"], row_versions=True)
+from medmitra_cases.database import Database
+database = Database(os.environ["DATABASE_URL"], wait_seconds=3)
+readiness = Readiness(database, row_versions=True)
 say(f"parent {readiness.problem()}")
 end(in_child(lambda: say(f"child {readiness.problem()}")))
 say(f"parent again {readiness.problem()}")
 reached = hold_starts("readiness")
-held = Readiness(os.environ["DATABASE_URL"], row_versions=True)
+held = Readiness(database, row_versions=True)
 threading.Thread(target=held.problem, daemon=True).start()
 reached.wait()
 end(in_child(lambda: say(f"child of held {held.problem()}")))
