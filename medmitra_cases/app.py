@@ -7,7 +7,8 @@ from flask import Flask
 
 from medmitra_cases import blueprint, docs
 from medmitra_cases.auth import create_verifier
-from medmitra_cases.database import Database
+from medmitra_cases.database import Database, configured_parameters
+from medmitra_cases.errors import SettingsError
 from medmitra_cases.settings import Settings, unknown_variables
 from medmitra_cases.web import Application, cors, error_handlers, headers
 
@@ -22,7 +23,16 @@ def create_database(settings: Settings) -> Database:
 
     Returns:
         The database.
+
+    Raises:
+        SettingsError: libpq would accept only sessions that can write.
     """
+    # Settings checks DATABASE_URL itself. This can also come from PGTARGETSESSIONATTRS or a service file.
+    if configured_parameters(settings.database_url).get("target_session_attrs") == "read-write":
+        raise SettingsError(
+            "target_session_attrs (in PGTARGETSESSIONATTRS or a service file) asks for a session that can"
+            " write, which the role of the service never has: use primary or prefer-standby"
+        )
     return Database(
         settings.database_url,
         wait_seconds=settings.database_wait_seconds,

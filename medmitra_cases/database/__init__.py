@@ -2,12 +2,14 @@
 
 from medmitra_cases.database.connection import Connection, connect
 from medmitra_cases.database.database import Database
+from medmitra_cases.database.parameters import configured_parameters
 from medmitra_cases.database.sql_files import execute_file, psql, read_sql, sql_directory
 from medmitra_cases.database.translate import translated
 
 __all__ = [
     "Connection",
     "Database",
+    "configured_parameters",
     "connect",
     "execute_file",
     "psql",

@@ -9,25 +9,16 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS, UNICODE, parse_dsn
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS, UNICODE
 from psycopg2.extensions import connection as PsycopgConnection
 from psycopg2.extensions import cursor as PsycopgCursor
 
 from medmitra_cases.database.hangup import hang_up_test
+from medmitra_cases.database.parameters import connection_parameters
 from medmitra_cases.models import Definition
 from medmitra_cases.telemetry import metrics
 
 T = TypeVar("T")
-
-# Our parameters of libpq; DATABASE_URL overrides them. Without them a dead link blocks a thread for minutes.
-CONNECTION_DEFAULTS = {
-    "connect_timeout": "2",  # seconds, for each host in turn; 2 is the minimum of libpq
-    "keepalives_idle": "5",  # seconds without data before the first probe
-    "keepalives_interval": "2",  # seconds between probes
-    "keepalives_count": "2",  # unanswered probes until the connection counts as lost
-    "tcp_user_timeout": "3000",  # milliseconds until the other side must acknowledge sent data
-    "fallback_application_name": "medmitra-cases",
-}
 
 # The object id of the type "timestamp without time zone" in the catalogue pg_type.
 _TIMESTAMP = 1114
@@ -183,7 +174,7 @@ def connect(url: str) -> Connection:
     """Open a connection in autocommit mode, which saves a lone SELECT the round trips of BEGIN and COMMIT.
 
     Args:
-        url: A libpq URI or a ``key=value`` string. It overrides ``CONNECTION_DEFAULTS``.
+        url: A libpq URI or a ``key=value`` string.
 
     Returns:
         The connection. Its cursors return a timestamp without time zone as the text that Postgres writes.
@@ -191,11 +182,8 @@ def connect(url: str) -> Connection:
     Raises:
         psycopg2.OperationalError: The database cannot be reached, or refuses.
     """
-    # The URL cannot change client_encoding, because text must arrive as Unicode with every server encoding.
     connection: Connection = psycopg2.connect(
-        **{**CONNECTION_DEFAULTS, **parse_dsn(url), "client_encoding": "UTF8"},
-        connection_factory=Connection,
-        cursor_factory=_Cursor,
+        **connection_parameters(url), connection_factory=Connection, cursor_factory=_Cursor
     )
     connection.autocommit = True
     # Timestamps stay text. A third of the fetch time would go into datetime objects, which become text again.

@@ -45,7 +45,7 @@ def must_be_database_url(value: str) -> None:
         value: The value of a setting.
 
     Raises:
-        ValidationError: The value is neither a libpq URI nor a ``key=value`` string.
+        ValidationError: The value is neither a libpq URI nor a ``key=value`` string, or cannot work.
     """
     must_be_bare(value)
     try:
@@ -53,6 +53,11 @@ def must_be_database_url(value: str) -> None:
     except (psycopg2.ProgrammingError, UnicodeError):
         # Not chained, because libpq quotes the part that it could not parse.
         raise ValidationError("is neither a libpq URI nor a key=value string") from None
+    if parts.get("target_session_attrs") == "read-write":
+        raise ValidationError(
+            "asks for a session that can write (target_session_attrs), which the role of the service"
+            " never has: use primary or prefer-standby"
+        )
     # An unescaped password ends up in these parts, and libpq would print them in its errors.
     unescaped = (
         "@" in parts.get("host", "") + parts.get("dbname", "")
