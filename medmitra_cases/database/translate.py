@@ -6,6 +6,13 @@ from psycopg2.extensions import encodings
 from medmitra_cases.database.connection import Connection
 from medmitra_cases.errors import DatabaseError, DatabaseUnavailable, DataRefused, QueryTimedOut
 
+# SQLSTATEs: query_canceled, lock_not_available (lock_timeout), idle_in_transaction_session_timeout and
+# transaction_timeout. Those that end the session come from a pooler: libpq only sees the end of the session.
+_TIMEOUTS = frozenset({"57014", "55P03", "25P03", "25P04"})
+# The first characters of SQLSTATEs: connection exceptions, foreign servers that cannot be read, sessions and
+# servers that end, and too many connections.
+_UNAVAILABLE = ("08", "HV", "57P", "53300")
+
 
 def timed_out(error: psycopg2.Error, connection: Connection) -> bool:
     """Return whether a query took too long.
@@ -17,7 +24,7 @@ def timed_out(error: psycopg2.Error, connection: Connection) -> bool:
     Returns:
         Whether the server cancelled the query, or the connection was cut off.
     """
-    return connection.cut_off or isinstance(error, psycopg2.errors.QueryCanceled)
+    return connection.cut_off or error.pgcode in _TIMEOUTS
 
 
 def has_conflict(error: psycopg2.Error) -> bool:
@@ -42,9 +49,10 @@ def translated(error: psycopg2.Error, connection: Connection) -> DatabaseError:
     Returns:
         The error to raise instead.
     """
+    sqlstate = error.pgcode or ""
     if timed_out(error, connection):
         return QueryTimedOut()
-    if connection.closed:
+    if connection.closed or sqlstate.startswith(_UNAVAILABLE):
         return DatabaseUnavailable()
     if _has_unknown_character(error, connection):
         return DataRefused(error.pgcode or "")

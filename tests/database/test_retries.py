@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
+import psycopg2
 import pytest
 from psycopg2.extensions import cursor as PsycopgCursor
 from psycopg2.extensions import make_dsn
@@ -19,7 +20,7 @@ from medmitra_cases.dao.statements import BoundQuery
 from medmitra_cases.database.connection import Connection
 from medmitra_cases.database.database import Database
 from medmitra_cases.embedded.postgres import embedded_postgres
-from medmitra_cases.errors import DatabaseError, DatabaseUnavailable
+from medmitra_cases.errors import DatabaseError, DatabaseUnavailable, QueryTimedOut
 from medmitra_cases.models import CaseQuery
 from tests.support.factories import DOCTOR, CasesDatabase, client_on, execute
 from tests.support.processes import wait_until
@@ -70,6 +71,35 @@ def test_a_read_is_not_repeated_after_a_conflict_if_the_time_of_its_request_is_o
         with pytest.raises(DatabaseError):
             reader.read(time.monotonic() - 60, query)
         assert len(runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "error"),
+    [
+        *((sqlstate, DatabaseUnavailable) for sqlstate in ("08000", "08001", "08006", "08P01")),
+        *((sqlstate, DatabaseUnavailable) for sqlstate in ("HV000", "HV00N", "57P01", "57P02", "57P03")),
+        ("53300", DatabaseUnavailable),
+        *((sqlstate, QueryTimedOut) for sqlstate in ("57014", "55P03", "25P03", "25P04")),
+        *((sqlstate, DatabaseError) for sqlstate in ("42P01", "53100", "55000", "XX000", "57000")),
+    ],
+)
+def test_errors_of_the_server_are_told_apart(
+    database: CasesDatabase, sqlstate: str, error: type[DatabaseError]
+) -> None:
+    with closing(Database(database.service_dsn, wait_seconds=3)) as reader:
+        query, runs = failing(sqlstate, 10)
+        with pytest.raises(DatabaseError) as raised:
+            reader.read(time.monotonic(), query)
+        assert raised.type is error
+        assert len(runs) == 1
+
+
+def test_a_lock_timeout_is_a_query_timeout(database: CasesDatabase) -> None:
+    url = make_dsn(database.service_dsn, options="-c lock_timeout=50")
+    with client_on(url) as client, database.locked():
+        response = client.get(TARGET)
+    assert response.status_code == 500
+    assert "query timed out" in response.text
 
 
 def test_a_statement_that_ends_its_own_session_runs_twice(database: CasesDatabase) -> None:
@@ -182,3 +212,13 @@ def test_readiness_without_limit_leaves_no_session_in_the_queue_of_a_lock(databa
             assert len(database.waiting) == 1
             wait_until(lambda: database.waiting == [])
         wait_until(lambda: readiness.problem() is None)
+
+
+def test_the_server_of_a_pooler_may_refuse_in_the_middle_of_a_session(database: CasesDatabase) -> None:
+    """As PgBouncer, which reports what happens to its own connections."""
+    with closing(Database(database.service_dsn, wait_seconds=3)) as reader:
+        query, _ = failing("08P01", 1)
+        with pytest.raises(DatabaseUnavailable) as raised:
+            reader.read(time.monotonic(), query)
+        assert isinstance(raised.value.__cause__, psycopg2.Error)
+        assert reader.read(time.monotonic(), query) == "done"
