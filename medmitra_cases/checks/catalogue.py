@@ -38,6 +38,15 @@ class Session(NamedTuple):
     folds_unicode: bool
 
 
+class Connections(NamedTuple):
+    """The row of ``describe_connections``: numbers of connections and seconds; None is no limit."""
+
+    role_limit: int | None
+    database_limit: int | None
+    free: int
+    statement_seconds: float | None
+
+
 def describe_cases(connection: Connection) -> list[Column]:
     """Look up ``medmitra.cases``.
 
@@ -81,6 +90,21 @@ def describe_session(connection: Connection) -> Session:
         psycopg2.Error: The database failed.
     """
     return Session._make(_rows(connection, "describe_session")[0])
+
+
+def describe_connections(connection: Connection) -> Connections:
+    """Look up how many connections the role of the session may have, and for how long a statement may run.
+
+    Args:
+        connection: A connection with the role of the service.
+
+    Returns:
+        The limits.
+
+    Raises:
+        psycopg2.Error: The database failed.
+    """
+    return Connections._make(_rows(connection, "describe_connections")[0])
 
 
 def _rows(connection: Connection, name: str) -> list[tuple[object, ...]]:

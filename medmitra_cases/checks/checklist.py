@@ -9,6 +9,7 @@ from medmitra_cases.checks.catalogue import (
     Session,
     Source,
     describe_cases,
+    describe_connections,
     describe_session,
     describe_source,
 )
@@ -22,12 +23,13 @@ from medmitra_cases.database import psql
 MIN_POSTGRES_VERSION = 15
 
 
-def check_database(connection: Connection, *, row_versions: bool | None) -> Iterator[Finding]:
+def check_database(connection: Connection, *, row_versions: bool | None, threads: int) -> Iterator[Finding]:
     """Check the needs of the service, in the order in which an operator would repair them.
 
     Args:
         connection: A connection with the role and the settings of the service.
         row_versions: Whether entity tags are to be made of row versions; None if the definition decides.
+        threads: The number of threads of a process, each with its connection.
 
     Yields:
         One finding for each check. Checks that depend on a failed one are left out.
@@ -57,7 +59,7 @@ def check_database(connection: Connection, *, row_versions: bool | None) -> Iter
             yield check_row_versions(connection, required=row_versions is True)
         yield check_row_filter(connection)
     yield _letters(session)
-    yield from check_role(session, source)
+    yield from check_role(session, source, describe_connections(connection), threads)
 
 
 def _version(session: Session) -> Finding:

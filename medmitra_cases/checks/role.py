@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.checks.catalogue import Session, Source
+from medmitra_cases.checks.catalogue import Connections, Session, Source
 from medmitra_cases.checks.finding import Finding, Verdict
 from medmitra_cases.checks.plan import filters_by_doctor
-from medmitra_cases.database import psql, sql_directory
+from medmitra_cases.database import MAX_STATEMENT_SECONDS, psql, sql_directory
 
 # Above this cost the planner prefers a bitmap scan and a sort.
 MAX_RANDOM_PAGE_COST = 2.0
@@ -34,19 +34,23 @@ def check_row_filter(connection: Connection) -> Finding:
     )
 
 
-def check_role(session: Session, source: Source) -> Iterator[Finding]:
+def check_role(session: Session, source: Source, connections: Connections, threads: int) -> Iterator[Finding]:
     """Check the settings and the rights of the role.
 
     Args:
         session: The facts about a session of the role.
         source: The facts about ``medmitra.cases``, as the role sees it.
+        connections: The limits of the role.
+        threads: The number of threads of a process, each with its connection.
 
     Yields:
         One finding for each check.
     """
     yield _planner(session)
     yield _write_rights(source)
-    yield _timeout(session)
+    yield _timeout(session, connections)
+    # One more for readiness.
+    yield _connection_limit(session, connections, threads + 1)
 
 
 def _planner(session: Session) -> Finding:
@@ -68,11 +72,32 @@ def _write_rights(source: Source) -> Finding:
     )
 
 
-def _timeout(session: Session) -> Finding:
-    if session.statement_timeout != "0":
+def _timeout(session: Session, connections: Connections) -> Finding:
+    seconds = connections.statement_seconds
+    if seconds is not None and seconds <= MAX_STATEMENT_SECONDS:
         return Finding(Verdict.GOOD, f"Postgres cancels a query after {session.statement_timeout}", "")
+    limit = "0 (no limit)" if seconds is None else session.statement_timeout
     return Finding(
         Verdict.ADVICE,
-        "statement_timeout is 0 (no limit): a query that hangs blocks a thread of the service",
-        f"run ALTER ROLE {session.role_name} SET statement_timeout = '5s'",
+        f"statement_timeout is {limit}: the service sets {MAX_STATEMENT_SECONDS:g} s for its statements, but"
+        " nothing does so for other clients with this role",
+        f"run ALTER ROLE {session.role_name} SET statement_timeout = '{MAX_STATEMENT_SECONDS:g}s'",
+    )
+
+
+def _connection_limit(session: Session, connections: Connections, needed: int) -> Finding:
+    limits = {
+        f"the CONNECTION LIMIT of role {session.role_name}": connections.role_limit,
+        f"the CONNECTION LIMIT of database {session.database_name}": connections.database_limit,
+        "max_connections, without the reserved ones and those of other roles,": connections.free,
+    }
+    limit, name = min((limit, name) for name, limit in limits.items() if limit is not None)
+    wanted = f"a process of the service uses up to {needed} connections (MEDMITRA_THREADS + 1)"
+    if limit >= needed:
+        return Finding(Verdict.GOOD, f"{wanted}; {name} allows {limit}, for all processes together", "")
+    return Finding(
+        Verdict.ADVICE,
+        f"{wanted}, but {name} allows only {limit}: requests wait for each other",
+        f"raise the limit to {needed} for each process, lower MEDMITRA_THREADS, or run PgBouncer in"
+        " transaction mode in front of Postgres",
     )

@@ -104,7 +104,9 @@ def load_sample(user: object | None, cases: int | None) -> None:
     medmitra-cases check
     medmitra-cases check && medmitra-cases serve
     """,
-    variables=describe_settings("DATABASE_URL", "MEDMITRA_JWKS_URL", "MEDMITRA_ETAG_SOURCE"),
+    variables=describe_settings(
+        "DATABASE_URL", "MEDMITRA_THREADS", "MEDMITRA_JWKS_URL", "MEDMITRA_ETAG_SOURCE"
+    ),
     statuses=[
         ("0", "no check failed; there may be advice"),
         ("1", "a check failed, or the database cannot be queried"),
@@ -136,7 +138,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield check_keys(settings.jwks_url)
     with closing(connect(settings.database_url)) as connection:
         yield check_link(connection)
-        yield from check_database(connection, row_versions=settings.row_versions)
+        yield from check_database(connection, row_versions=settings.row_versions, threads=settings.threads)
 
 
 def _refuse_view(columns: list[Column]) -> None:

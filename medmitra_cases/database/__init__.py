@@ -5,8 +5,10 @@ from medmitra_cases.database.database import Database
 from medmitra_cases.database.parameters import configured_parameters
 from medmitra_cases.database.sql_files import execute_file, psql, read_sql, sql_directory
 from medmitra_cases.database.translate import translated
+from medmitra_cases.database.watchdog import MAX_STATEMENT_SECONDS
 
 __all__ = [
+    "MAX_STATEMENT_SECONDS",
     "Connection",
     "Database",
     "configured_parameters",

@@ -76,7 +76,7 @@ def test_check_fails_without_keys_but_goes_on(
     assert lines[0].startswith(line)
     assert lines[1].startswith("  → ")
     assert "✓ medmitra.cases is a table" in lines
-    assert lines[-1] == "Not ready to serve: 1 of 13 checks failed (✗)."
+    assert lines[-1] == "Not ready to serve: 1 of 14 checks failed (✗)."
 
 
 def test_check_names_a_key_server_that_does_not_exist(layout_database: CasesDatabase) -> None:

@@ -152,8 +152,8 @@ def test_check_passes_on_each_table_layout(empty_database: str, owner: Connectio
         execute(owner, "ALTER ROLE medmitra_cases PASSWORD %s", [password])
     output = run_ok("check", url=make_dsn(empty_database, user="medmitra_cases"))
     *lines, summary = output.splitlines()
-    assert [line[0] for line in lines] == ["✓"] * 12, output
-    assert summary == "Ready to serve: all 12 checks passed."
+    assert [line[0] for line in lines] == ["✓"] * 13, output
+    assert summary == "Ready to serve: all 13 checks passed."
 
 
 def test_check_of_an_empty_database_names_both_table_layouts(empty_database: str) -> None:
@@ -225,10 +225,68 @@ def test_check_warns_about_a_role_with_unnecessary_rights(empty_database: str) -
     assert "✗" not in output
     assert "! random_page_cost is 4" in output
     *lines, summary = output.splitlines()
-    assert summary == "Ready to serve; 4 of 12 checks recommend a change (!)."
+    assert summary == "Ready to serve; 4 of 13 checks recommend a change (!)."
     advice = [number for number, line in enumerate(lines) if line.startswith("!")]
     assert len(advice) == 4
     assert all(re.match("  → .", lines[number + 1]) for number in advice)
+
+
+@pytest.mark.parametrize(
+    ("limit", "reset", "threads", "words"),
+    [
+        (
+            "ALTER ROLE medmitra_cases CONNECTION LIMIT 8",
+            "ALTER ROLE medmitra_cases CONNECTION LIMIT -1",
+            "8",
+            ("up to 9 connections", "CONNECTION LIMIT of role medmitra_cases allows only 8"),
+        ),
+        (
+            "ALTER DATABASE {} CONNECTION LIMIT 8",
+            "ALTER DATABASE {} CONNECTION LIMIT -1",
+            "8",
+            ("up to 9 connections", "allows only 8"),
+        ),
+        ("SELECT", "SELECT", "256", ("up to 257 connections", "max_connections")),
+    ],
+)
+def test_check_compares_the_limits_of_connections_with_the_threads(
+    empty_database: str,
+    owner: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    reset: str,
+    threads: str,
+    words: tuple[str, ...],
+) -> None:
+    LAYOUTS["own_table"].create(owner)
+    ((name,),) = execute(owner, "SELECT current_database()")
+    monkeypatch.setenv("MEDMITRA_THREADS", threads)
+    url = make_dsn(empty_database, user="medmitra_cases")
+    execute(owner, limit.format(name))
+    try:
+        output = run_ok("check", url=url)
+    finally:
+        execute(owner, reset.format(name))
+    (place,) = (
+        n for n, line in enumerate(output.splitlines()) if "connections (MEDMITRA_THREADS + 1)" in line
+    )
+    line, hint = output.splitlines()[place : place + 2]
+    assert line.startswith("!")
+    assert all(word in line for word in words)
+    assert "MEDMITRA_THREADS" in hint
+    monkeypatch.setenv("MEDMITRA_THREADS", "2")
+    assert "✓ a process of the service uses up to 3 connections" in run_ok("check", url=url)
+
+
+@pytest.mark.parametrize("timeout", ["0", "2min", "5001", "6s"])
+def test_check_advises_against_a_role_whose_statements_may_run_for_long(
+    empty_database: str, owner: Connection, timeout: str
+) -> None:
+    LAYOUTS["own_table"].create(owner)
+    options = f"-c statement_timeout={timeout}"
+    output = run_ok("check", url=make_dsn(empty_database, user="medmitra_cases", options=options))
+    assert "! statement_timeout is " in output
+    assert "ALTER ROLE medmitra_cases SET statement_timeout = '5s'" in output
 
 
 @pytest.mark.parametrize("grant", ["UPDATE (status)", "INSERT", "DELETE", "TRUNCATE"])
