@@ -10,7 +10,7 @@ from medmitra_cases.auth import create_verifier
 from medmitra_cases.database import Database, configured_parameters
 from medmitra_cases.errors import SettingsError
 from medmitra_cases.settings import Settings, unknown_variables
-from medmitra_cases.web import Application, cors, error_handlers, headers
+from medmitra_cases.web import Application, cors, error_handlers
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def create_database(settings: Settings) -> Database:
     return Database(
         settings.database_url,
         wait_seconds=settings.database_wait_seconds,
-        max_connections=settings.threads + 1,  # one more for readiness
+        max_connections=settings.max_connections,
         max_age_seconds=settings.connection_max_age_seconds,
     )
 
@@ -75,6 +75,5 @@ def create_app(settings: Settings | None = None, *, database: Database | None = 
     if settings.docs:
         app.register_blueprint(docs.create_blueprint(needs_tokens=settings.needs_tokens))
     error_handlers.init_app(app)
-    headers.init_app(app)
     cors.init_app(app, settings.cors_origins)
     return app

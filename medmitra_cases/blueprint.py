@@ -14,7 +14,7 @@ from medmitra_cases.responses import LIMITS, NO_LIMITS, CasesRequest, respond
 from medmitra_cases.schemas import find_user_id, parse_query_string
 from medmitra_cases.web import RECEIVED_AT, audit
 
-# Seconds that a request may have waited for a thread. Behind queries that hang many wait, and most of their
+# Seconds that a request may have waited to run. Behind queries that hang many wait, and most of their
 # clients have left by then.
 MAX_QUEUE_SECONDS = 10.0
 
@@ -51,7 +51,7 @@ def create_blueprint(
         subject = entry.subject or query.user_id
         if subject != query.user_id:
             raise OtherDoctor
-        # A server that says when the request arrived lets the wait for a thread count.
+        # A server that says when the request arrived lets the wait before that count.
         received_at = request.environ.get(RECEIVED_AT) or time.monotonic()
         if time.monotonic() - received_at > MAX_QUEUE_SECONDS:
             raise Overloaded

@@ -60,7 +60,7 @@ class Fault(MedmitraCasesError):
 
 
 class Overloaded(Fault):
-    """Other requests hold the threads or the memory that the request needs, and have done so for seconds."""
+    """Other requests hold the places or the memory that the request needs, and have done so for seconds."""
 
     public_text = "overloaded"
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser
 
 from medmitra_cases import create_app
 from medmitra_cases.database import Database
-from medmitra_cases.server.signals import END_SIGNALS
+from medmitra_cases.telemetry import END_SIGNALS
 from medmitra_cases.testing import Harness
 from medmitra_cases.testing.postgres import make_roles, new_database, open_folder
 from tests.support.chromium import chromium

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import orjson
-import psycopg2
-from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.database import read_sql
+from medmitra_cases.database import Connection, connect, read_sql
 from medmitra_cases.server.server import Server
 from medmitra_cases.settings import Settings
 
@@ -44,9 +42,7 @@ def _connection() -> Connection:
     try:
         return _idle.pop()
     except IndexError:
-        connection = psycopg2.connect(SETTINGS.database_url)
-        connection.autocommit = True
-        return connection
+        return connect(SETTINGS.database_url)
 
 
 if __name__ == "__main__":

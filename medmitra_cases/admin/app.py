@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from medmitra_cases.admin.readiness import Readiness
 from medmitra_cases.contract import __version__
 from medmitra_cases.telemetry import metrics
-from medmitra_cases.web import Application, error_handlers, headers
+from medmitra_cases.web import Application, error_handlers
 
 
 def create_admin_app(readiness: Readiness, draining: Callable[[], bool]) -> Flask:
@@ -43,7 +43,6 @@ def create_admin_app(readiness: Readiness, draining: Callable[[], bool]) -> Flas
         return Response(generate_latest(metrics.REGISTRY), content_type=CONTENT_TYPE_LATEST)
 
     error_handlers.init_app(app)
-    headers.init_app(app)
     return app
 
 

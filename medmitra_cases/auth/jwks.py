@@ -10,7 +10,7 @@ import jwt
 
 from medmitra_cases.auth.key_set import KeySet, fetch_keys
 from medmitra_cases.errors import KeysUnavailable
-from medmitra_cases.telemetry import call_after_fork
+from medmitra_cases.telemetry import call_after_fork, call_blocking
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class JwksClient:
             keys, are_known = self._cached(key_id, algorithm, STALE_SECONDS)
             # A stale key may have been revoked. During a known outage the request does not wait.
             if not are_known or self._last_fetch_succeeded:
-                self._idle.wait(self._started_at + FETCH_SECONDS - time.monotonic())
+                call_blocking(self._idle.wait, self._started_at + FETCH_SECONDS - time.monotonic())
                 keys, _ = self._cached(key_id, algorithm, STALE_SECONDS)
         if not keys and not (self._last_fetch_succeeded and self._idle.is_set()):
             raise KeysUnavailable

@@ -23,13 +23,15 @@ from medmitra_cases.database import psql
 MIN_POSTGRES_VERSION = 15
 
 
-def check_database(connection: Connection, *, row_versions: bool | None, threads: int) -> Iterator[Finding]:
+def check_database(
+    connection: Connection, *, row_versions: bool | None, max_connections: int
+) -> Iterator[Finding]:
     """Check the needs of the service, in the order in which an operator would repair them.
 
     Args:
         connection: A connection with the role and the settings of the service.
         row_versions: Whether entity tags are to be made of row versions; None if the definition decides.
-        threads: The number of threads of a process, each with its connection.
+        max_connections: The maximum number of connections of a process.
 
     Yields:
         One finding for each check. Checks that depend on a failed one are left out.
@@ -59,7 +61,7 @@ def check_database(connection: Connection, *, row_versions: bool | None, threads
             yield check_row_versions(connection, required=row_versions is True)
         yield check_row_filter(connection)
     yield _letters(session)
-    yield from check_role(session, source, describe_connections(connection), threads)
+    yield from check_role(session, source, describe_connections(connection), max_connections)
 
 
 def _version(session: Session) -> Finding:

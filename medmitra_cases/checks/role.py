@@ -34,14 +34,16 @@ def check_row_filter(connection: Connection) -> Finding:
     )
 
 
-def check_role(session: Session, source: Source, connections: Connections, threads: int) -> Iterator[Finding]:
+def check_role(
+    session: Session, source: Source, connections: Connections, max_connections: int
+) -> Iterator[Finding]:
     """Check the settings and the rights of the role.
 
     Args:
         session: The facts about a session of the role.
         source: The facts about ``medmitra.cases``, as the role sees it.
         connections: The limits of the role.
-        threads: The number of threads of a process, each with its connection.
+        max_connections: The maximum number of connections of a process.
 
     Yields:
         One finding for each check.
@@ -49,8 +51,7 @@ def check_role(session: Session, source: Source, connections: Connections, threa
     yield _planner(session)
     yield _write_rights(source)
     yield _timeout(session, connections)
-    # One more for readiness.
-    yield _connection_limit(session, connections, threads + 1)
+    yield _connection_limit(session, connections, max_connections)
 
 
 def _planner(session: Session) -> Finding:
@@ -92,7 +93,7 @@ def _connection_limit(session: Session, connections: Connections, needed: int) -
         "max_connections, without the reserved ones and those of other roles,": connections.free,
     }
     limit, name = min((limit, name) for name, limit in limits.items() if limit is not None)
-    wanted = f"a process of the service uses up to {needed} connections (MEDMITRA_THREADS + 1)"
+    wanted = f"a process of the service uses up to {needed} connections (2 x MEDMITRA_THREADS + 1)"
     if limit >= needed:
         return Finding(Verdict.GOOD, f"{wanted}; {name} allows {limit}, for all processes together", "")
     return Finding(

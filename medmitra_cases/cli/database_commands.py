@@ -138,7 +138,9 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield check_keys(settings.jwks_url)
     with closing(connect(settings.database_url)) as connection:
         yield check_link(connection)
-        yield from check_database(connection, row_versions=settings.row_versions, threads=settings.threads)
+        yield from check_database(
+            connection, row_versions=settings.row_versions, max_connections=settings.max_connections
+        )
 
 
 def _refuse_view(columns: list[Column]) -> None:

@@ -16,8 +16,9 @@ from medmitra_cases.cli.options import ListenAddress
 from medmitra_cases.database import connect, execute_file
 from medmitra_cases.errors import SettingsError
 from medmitra_cases.schemas import UUID_RULE, canonical_uuid
-from medmitra_cases.server import exit_on_signals, serve
+from medmitra_cases.server import serve
 from medmitra_cases.settings import Settings, unknown_variables
+from medmitra_cases.telemetry import exit_on_signals
 from medmitra_cases.testing.case_editor import CaseEditor, CommandRefused
 from medmitra_cases.testing.json_lines import run_commands, write_json_line
 from medmitra_cases.testing.postgres import as_uri, make_roles, new_database, postgres_server

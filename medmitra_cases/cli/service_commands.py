@@ -18,9 +18,9 @@ from medmitra_cases.cli.sample import insert_published_cases
 from medmitra_cases.cli.start_line import start_line
 from medmitra_cases.database import connect, execute_file
 from medmitra_cases.embedded import embedded_postgres
-from medmitra_cases.server import exit_on_signals
 from medmitra_cases.server import serve as run_service
 from medmitra_cases.settings import Settings
+from medmitra_cases.telemetry import exit_on_signals
 
 DEFAULT_TOKEN_MINUTES = 60
 

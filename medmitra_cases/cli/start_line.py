@@ -1,4 +1,4 @@
-"""The line that a started service prints: addresses, threads, database, and who may read."""
+"""The line that a started service prints: addresses, requests at a time, database, and who may read."""
 
 import os
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ def start_line(settings: Settings, urls: Sequence[str]) -> str:
     Returns:
         One line. Programs can parse the first address: it follows ``Serving cases on``, between spaces.
     """
-    threads = "1 thread" if settings.threads == 1 else f"{settings.threads} threads"
+    requests = "1 request" if settings.threads == 1 else f"{settings.threads} requests"
     return (
-        f"Serving cases on {' and '.join(urls)} with {threads},"
+        f"Serving cases on {' and '.join(urls)} with {requests} at a time,"
         f" from {_database_name(settings.database_url)}, to {_permitted_clients(settings)}"
     )
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import select
 import socket
 import time
 import weakref
@@ -9,14 +10,20 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS, UNICODE
+from psycopg2.extensions import (
+    POLL_OK,
+    POLL_WRITE,
+    TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INTRANS,
+    UNICODE,
+    set_wait_callback,
+)
 from psycopg2.extensions import connection as PsycopgConnection
 from psycopg2.extensions import cursor as PsycopgCursor
 
-from medmitra_cases.database.hangup import hang_up_test
 from medmitra_cases.database.parameters import connection_parameters
 from medmitra_cases.models import Definition
-from medmitra_cases.telemetry import metrics
+from medmitra_cases.telemetry import metrics, scheduler
 
 T = TypeVar("T")
 
@@ -59,7 +66,8 @@ class Connection(PsycopgConnection):
         self._pid = os.getpid()
         # A duplicate: libpq may close its own descriptor at any moment, and the number can then be reused.
         self._socket = socket.socket(fileno=os.dup(self.fileno()))
-        self._test_hang_up = hang_up_test(self._socket.fileno())
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLRDHUP)
         _open_descriptors.add(self._socket.fileno())
         self._release = weakref.finalize(self, _release, self._socket)
 
@@ -81,7 +89,7 @@ class Connection(PsycopgConnection):
     @property
     def has_hung_up(self) -> bool:
         """Whether the connection has ended, as far as this machine knows."""
-        return self.closed != 0 or self._test_hang_up() != 0
+        return self.closed != 0 or bool(self._poll.poll(0))
 
     def call_with_deadline(self, method: Callable[..., T], *args: Any) -> T:
         """Call a method that waits for the server, and set the deadline meanwhile.
@@ -102,6 +110,8 @@ class Connection(PsycopgConnection):
         started = time.monotonic()
         self.deadline = started + self.answer_timeout_seconds
         metrics.CONNECTIONS_BUSY.inc()
+        if scheduler.get() is not None:
+            set_wait_callback(_wait)
         try:
             return method(*args)
         except psycopg2.Error as error:
@@ -111,6 +121,7 @@ class Connection(PsycopgConnection):
                 self.close()
             raise
         finally:
+            set_wait_callback(None)
             self.deadline = math.inf
             metrics.CONNECTIONS_BUSY.dec()
             metrics.DATABASE_SECONDS.observe(time.monotonic() - started)
@@ -168,6 +179,24 @@ class _Cursor(PsycopgCursor):
 
     def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
         return self.connection.call_with_deadline(super().fetchmany, size)
+
+
+def _wait(connection: PsycopgConnection) -> None:
+    """Wait for the response to a statement: psycopg2 calls it.
+
+    It is set only while a request sends a statement. psycopg2 has one for all threads, and as long as it is
+    set, libpq opens connections in a way that ignores connect_timeout.
+    """
+    set_wait_callback(None)
+    current = scheduler.get()
+    while (state := connection.poll()) != POLL_OK:
+        if current is not None:
+            current.wait_for_descriptor(connection.fileno(), is_write=state == POLL_WRITE)
+        else:  # another thread has sent a statement at the same moment
+            poll = select.poll()
+            poll.register(connection.fileno(), select.POLLOUT if state == POLL_WRITE else select.POLLIN)
+            poll.poll()
+    set_wait_callback(_wait)  # psycopg2 sends BEGIN before some statements
 
 
 def connect(url: str) -> Connection:

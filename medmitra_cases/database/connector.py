@@ -10,9 +10,9 @@ from collections.abc import Callable
 from medmitra_cases.database.connection import Connection, connect
 from medmitra_cases.database.watchdog import Watchdog
 
-# Pauses after failed attempts, in seconds: none after the first, because an old failure says nothing about the
-# present; then each is twice the previous, up to a maximum. It is low while no server responds, and high while
-# one refuses: poolers ban clients for failed logins.
+# Pauses after failed attempts, in seconds: none after the first, because an old failure says nothing about
+# the present; then each is twice the previous, up to a maximum. It is low while no server responds, and high
+# while one refuses: poolers ban clients for failed logins.
 FIRST_PAUSE_SECONDS = 0.05
 MAX_PAUSE_SECONDS = 0.4
 MAX_REFUSED_PAUSE_SECONDS = 5.0

@@ -11,10 +11,10 @@ from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE
 from medmitra_cases.database.connection import Connection
 from medmitra_cases.database.connector import Connector
 from medmitra_cases.errors import DatabaseUnavailable
-from medmitra_cases.telemetry import call_after_fork, metrics
+from medmitra_cases.telemetry import call_after_fork, call_blocking, metrics
 
 # The minimum time for an attempt to connect, or for a connection that another read has. A request may have
-# spent all its time waiting for a thread.
+# spent all its time waiting to run.
 MIN_WAIT_SECONDS = 0.3
 
 _NO_CONNECTION = "no connection was given back or opened in time"
@@ -123,7 +123,7 @@ class Pool:
                 if self._connector.next_attempt_at > began_at:
                     self._end_hopeless_waits()
                 self._serve_waiters()
-            waiter.done.wait(max(give_up_at - time.monotonic(), 0))
+            call_blocking(waiter.done.wait, max(give_up_at - time.monotonic(), 0))
         finally:
             with self._lock:
                 if waiter in self._waiters:

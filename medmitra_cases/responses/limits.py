@@ -1,4 +1,4 @@
-"""The limits that a server sets to what slow clients hold: memory and threads."""
+"""The limits that a server sets to what slow clients hold: memory and connections."""
 
 from typing import Protocol
 
@@ -13,7 +13,7 @@ class Limits(Protocol):
         """Return whether a body of that many bytes may wait for its client in memory."""
 
     def begin_stream(self) -> None:
-        """Wait until a stream may begin, and let its thread wait for the client.
+        """Wait until a stream may begin, and may wait for its client.
 
         Raises:
             Overloaded: Too many streams wait for their clients.

@@ -5,6 +5,7 @@ bounds its version.
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from waitress.channel import HTTPChannel
@@ -26,8 +27,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     parser_class = RequestParser
     error_task_class = JsonErrorTask
     task_class = ResponseTask
-    is_stream = False  # whether the current response is one whose thread may wait for the client
-    _next_must_wait = False  # whether a request waits until the client has received the response before it
+    is_stream = False  # whether the current response is one that may wait for the client
+    _when_sent: Callable[[], None] | None = None  # called when almost all is sent, or the client is gone
 
     @property
     def last_activity(self) -> float:
@@ -56,29 +57,40 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Tell the I/O loop, at least once a second, whether there is something to send.
 
         This also closes the connection of a client that reads no data for ``channel_timeout`` seconds.
-        Waitress waits for ever if the response is not written completely, and so would a thread and its
-        database connection.
+        Waitress waits for ever if the response is not written completely, and so would a stream and its
+        connection to Postgres.
         """
-        if self.total_outbufs_len and time.monotonic() - self.last_activity > self.adj.channel_timeout:
-            self.handle_close()  # wakes the thread, which then gets ClientDisconnected
+        if not self.total_outbufs_len:  # the usual case, first: the loop asks all connections at each turn
+            return bool(self.will_close or self.close_when_flushed)
+        if time.monotonic() - self.last_activity > self.adj.channel_timeout:
+            self.handle_close()  # resumes the stream, which then gets ClientDisconnected
             return False
-        return bool(super().writable())
+        return True
 
     def service(self) -> None:
-        """Run the next request, or let it wait without a thread if too much of a response is unsent."""
+        """Run the next request, but not before most of the response before it is sent."""
         if self.total_outbufs_len > SHORT_BYTES:
             with self.outbuf_lock:
-                self._next_must_wait = self.total_outbufs_len > SHORT_BYTES
-                if self._next_must_wait:
+                if self.total_outbufs_len > SHORT_BYTES:
+                    self._when_sent = partial(self.server.add_task, self)
                     return
         super().service()
 
     def handle_write(self) -> None:
-        """Send output; then run a request that waited for that."""
+        """Send output, and continue what waited for that."""
         super().handle_write()
-        if self._next_must_wait and self.total_outbufs_len <= SHORT_BYTES:
-            self._next_must_wait = False
-            self.server.add_task(self)
+        if self.total_outbufs_len <= SHORT_BYTES:
+            self._continue()
+
+    def handle_close(self) -> None:
+        """Close the connection; what waited for it gets ClientDisconnected."""
+        super().handle_close()
+        self._continue()
+
+    def _continue(self) -> None:
+        if self._when_sent is not None:
+            when_sent, self._when_sent = self._when_sent, None
+            when_sent()
 
     def write_soon(self, data: bytes) -> int:
         """Send at once what the kernel takes, and buffer the rest.
@@ -100,4 +112,5 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if self.is_stream and (
             unsent > MAX_UNSENT_BYTES or (unsent > SHORT_BYTES and self.server.output_limits.is_full)
         ):
-            super()._flush_outbufs_below_high_watermark()
+            self._when_sent = self.server.task_dispatcher.leave_place()
+            self.server.task_dispatcher.switch()

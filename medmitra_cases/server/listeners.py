@@ -10,6 +10,7 @@ from typing import Any
 from waitress.server import BaseWSGIServer, create_server
 
 from medmitra_cases.server.channel import Channel
+from medmitra_cases.server.greenlets import GreenletDispatcher
 from medmitra_cases.server.output_limits import SHORT_BYTES, OutputLimits
 from medmitra_cases.server.sockets import BACKLOG
 from medmitra_cases.web import client_address
@@ -30,7 +31,8 @@ def add_listeners(
     io_map: dict[int, Any],
     *,
     route_of: Callable[[str], str] | None,
-    threads: int,
+    places: int,
+    in_threads: bool,
     max_connections: int,
     queue_excess: bool,
     idle_seconds: int,
@@ -42,7 +44,8 @@ def add_listeners(
         sockets: The listening sockets, either all of TCP or all of Unix.
         io_map: The I/O loop's objects by descriptor; the listeners are added.
         route_of: Returns the route in the metrics for the path of a request; None does not count requests.
-        threads: The number of requests that run at once.
+        places: The number of requests that run at once.
+        in_threads: Whether each runs in a thread of its own, and not in a greenlet of this thread.
         max_connections: The maximum number of open connections.
         queue_excess: Whether more connections wait in the backlog once ``io_map`` has that many altogether;
             otherwise they are closed.
@@ -53,12 +56,14 @@ def add_listeners(
         ``draining``.
     """
     known = set(io_map)
+    dispatcher = None if in_threads else GreenletDispatcher(io_map, places)
     create_server(
         partial(_call_with_client, app),
         map=io_map,
         sockets=sockets,
         backlog=BACKLOG,
-        threads=threads,
+        threads=places,
+        _dispatcher=dispatcher,
         channel_timeout=idle_seconds,
         ident="",  # no Server header: it would tell attackers which software this is
         # Waitress can trust one spelling of one address only; _call_with_client does this instead.
@@ -66,7 +71,7 @@ def add_listeners(
         connection_limit=max_connections if queue_excess else sys.maxsize,
         max_request_header_size=32_768,  # bytes; more gets a 431
         max_request_body_size=65_536,  # bytes; no GET needs that much, more gets a 413
-        # Unsent bytes below which a thread that waits for its client goes on. Channel decides when it waits.
+        # Unsent bytes above which waitress would let a response wait. Channel decides that instead.
         outbuf_high_watermark=SHORT_BYTES,
         # Bytes of unsent output in memory; waitress writes more than that to a temporary file, and patient
         # data must not be written to disk.
@@ -75,8 +80,12 @@ def add_listeners(
     # One for each socket: localhost may be two addresses.
     new = [found for descriptor, found in io_map.items() if descriptor not in known]
     listeners = [found for found in new if isinstance(found, BaseWSGIServer)]
-    output_limits = OutputLimits(listeners, threads)
+    output_limits = OutputLimits(listeners, places)
+    if dispatcher is not None:
+        dispatcher.wake = listeners[0].trigger.pull_trigger
     for listener in listeners:
+        if dispatcher is not None:
+            listener.pull_trigger = _do_nothing  # after each response: the loop runs on the same thread
         listener.adj.socket_options = _SOCKET_OPTIONS
         listener.channel_class = Channel
         listener.route_of = route_of
@@ -85,6 +94,10 @@ def add_listeners(
         listener.next_channel_cleanup = math.inf  # Server does it, because waitress uses the wall clock
         listener.accept = partial(_accept, listener, sys.maxsize if queue_excess else max_connections)
     return listeners
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _call_with_client(app: WsgiApp, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

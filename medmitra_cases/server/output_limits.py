@@ -1,11 +1,11 @@
-"""Limits the memory, the threads and the connections to Postgres that slow clients hold."""
+"""Limits the memory and the connections to Postgres that slow clients hold."""
 
-import logging
 import threading
 from collections.abc import Sequence
 from typing import Any
 
 from medmitra_cases.errors import Overloaded
+from medmitra_cases.telemetry import call_blocking
 
 # Bytes of a body that need no room: one of 50 cases has 20 kB.
 SHORT_BYTES = 64 << 10
@@ -18,28 +18,24 @@ MAX_UNSENT_BYTES = 32 << 20
 MAX_STREAMS = 64
 MAX_WAIT_SECONDS = 10.0
 
-_log = logging.getLogger(__name__)
-
 
 class OutputLimits:
     """The limits of one server.
 
-    A stream holds a thread and a connection to Postgres for as long as its client takes. So there are at most
-    half as many streams as threads, and more wait. Another thread takes the place of each one that sends a
-    stream or waits, so that short responses never wait for a slow client.
+    A stream holds a connection to Postgres for as long as its client takes. So there are at most as many
+    streams as places, and more wait. While a stream waits, for its client or for its turn, another request
+    runs in its place, so that short responses never wait for a slow client.
     """
 
-    def __init__(self, listeners: Sequence[Any], threads: int) -> None:
+    def __init__(self, listeners: Sequence[Any], places: int) -> None:
         """Start without streams.
 
         Args:
             listeners: Waitress's listeners, which share one dispatcher.
-            threads: The number of threads of the dispatcher.
+            places: The number of requests that run at once.
         """
         self._listeners = listeners
-        self._threads = threads
-        self._turns = threading.Semaphore(max(threads // 2, 1))
-        self._lock = threading.Lock()
+        self._turns = threading.Semaphore(places)
         self._streams = 0
 
     @property
@@ -70,30 +66,26 @@ class OutputLimits:
             raise Overloaded
 
     def begin_stream(self) -> None:
-        """Wait for a turn, while another thread takes the place of this one.
+        """Wait for a turn, while another request runs in the place of this one.
 
         Raises:
             Overloaded: Too many streams wait, or they wait for too long.
         """
-        self._count_stream(1)
-        if not self._turns.acquire(timeout=MAX_WAIT_SECONDS):
-            self._count_stream(-1)
+        if self._streams == MAX_STREAMS:
+            raise Overloaded
+        self._streams += 1
+        if self._turns.acquire(blocking=False):
+            return
+        dispatcher = self._listeners[0].task_dispatcher
+        wait_for_place = dispatcher.leave_place()
+        has_turn = call_blocking(self._turns.acquire, timeout=MAX_WAIT_SECONDS)
+        wait_for_place()
+        dispatcher.switch()
+        if not has_turn:
+            self._streams -= 1
             raise Overloaded
 
     def end_stream(self) -> None:
         """Let another stream begin."""
         self._turns.release()
-        self._count_stream(-1)
-
-    def _count_stream(self, change: int) -> None:
-        with self._lock:
-            if self._streams + change > MAX_STREAMS:
-                raise Overloaded
-            self._streams += change
-            dispatcher = self._listeners[0].task_dispatcher
-            before = set(dispatcher.threads)
-            try:
-                dispatcher.set_thread_count(self._threads + self._streams)
-            except RuntimeError as error:  # the process may have no more threads at the moment
-                dispatcher.threads -= set(dispatcher.threads) - before  # the one that did not start
-                _log.warning("no thread for other requests during a stream: %s", error)
+        self._streams -= 1

@@ -13,9 +13,9 @@ from waitress import wasyncore
 
 from medmitra_cases.server.channel import Channel
 from medmitra_cases.server.listeners import WsgiApp, add_listeners
-from medmitra_cases.server.signals import END_SIGNALS, handle_signals
 from medmitra_cases.server.sockets import max_connections
 from medmitra_cases.settings import Settings
+from medmitra_cases.telemetry import END_SIGNALS, handle_signals
 from medmitra_cases.web import audit
 
 # The admin listener: requests at once, connections, and seconds that a connection may be idle.
@@ -30,7 +30,7 @@ QUIET_SECONDS = 0.25
 # Seconds between two searches for idle connections.
 CLEAN_UP_SECONDS = 30
 
-# Seconds that threads get to close their resources after their clients were cut off.
+# Seconds that requests get to close their resources after their clients were cut off.
 CLOSE_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)
@@ -57,8 +57,6 @@ class Server:
             shared: Whether other processes accept on the same sockets.
             route_of: Returns the route in the metrics for the path of a request.
         """
-        # At INFO it warns of every request that waits for a thread; under load that is most of them.
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         self._settings = settings
         self._sockets = sockets
         self._shared = shared
@@ -70,8 +68,9 @@ class Server:
             sockets,
             self._map,
             route_of=route_of,
-            threads=settings.threads,
-            max_connections=max_connections(settings.threads),
+            places=settings.threads,
+            in_threads=False,
+            max_connections=max_connections(settings.max_connections),
             queue_excess=True,
             idle_seconds=settings.keepalive_seconds,
         )
@@ -101,7 +100,8 @@ class Server:
             sockets,
             self._map,
             route_of=None,
-            threads=ADMIN_THREADS,
+            places=ADMIN_THREADS,
+            in_threads=True,
             max_connections=ADMIN_CONNECTIONS,
             queue_excess=False,
             idle_seconds=ADMIN_IDLE_SECONDS,
@@ -132,11 +132,13 @@ class Server:
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """Begin to drain; at the second signal end the drain."""
         self._drain_deadline = time.monotonic() + (0 if self.draining else self._settings.drain_seconds)
-        self._listeners[0].pull_trigger()
+        self._listeners[0].trigger.pull_trigger()
 
     def _poll_once(self, seconds: float) -> None:
         """Wait for events on the sockets for at most this long, and handle them."""
-        wasyncore.loop(timeout=seconds, use_poll=True, map=self._map, count=1)
+        dispatcher = self._listeners[0].task_dispatcher
+        wasyncore.loop(timeout=seconds * dispatcher.is_idle, use_poll=True, map=self._map, count=1)
+        dispatcher.run_requests()
         now = time.monotonic()
         if now >= self._clean_up_at:
             self._clean_up_at = now + CLEAN_UP_SECONDS
@@ -150,7 +152,7 @@ class Server:
             while len(self._map) > connections:  # accept what has connected, unless another process can
                 connections = len(self._map)
                 listener.handle_accept()
-            # Not listener.close(): that closes the trigger too, which the threads still pull.
+            # Not listener.close(): that closes the trigger too, which other threads still pull.
             wasyncore.dispatcher.close(listener)
 
     def _drain(self) -> None:
@@ -163,7 +165,7 @@ class Server:
         if cut_off:
             _log.warning("clients cut off before their responses were complete: %d", len(cut_off))
             for channel in cut_off:
-                channel.handle_close()  # a thread that still writes gets an error, and closes its resources
+                channel.handle_close()  # a request that still writes gets an error, and closes its resources
             deadline = time.monotonic() + CLOSE_SECONDS
             while any(channel.requests for channel in cut_off) and time.monotonic() < deadline:
                 self._poll_once(0.01)

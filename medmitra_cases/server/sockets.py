@@ -17,7 +17,7 @@ BACKLOG = 1024
 # The maximum number of open client connections, if there are descriptors for them; more wait in the backlog.
 MAX_CONNECTIONS = 1_000
 
-# Descriptors for everything else, except the two that each thread needs for its database connection.
+# Descriptors for everything else, except the two of each connection to Postgres.
 RESERVED = 100
 
 
@@ -104,18 +104,18 @@ def only_local(sockets: Iterable[socket.socket]) -> bool:
     )
 
 
-def max_connections(threads: int) -> int:
+def max_connections(database_connections: int) -> int:
     """Raise the limit of file descriptors as far as needed and allowed.
 
     Without a free descriptor, accept() would fail again and again without a pause.
 
     Args:
-        threads: The number of threads that have a database connection.
+        database_connections: The maximum number of connections to Postgres.
 
     Returns:
         The number of client connections that the descriptors are enough for.
     """
-    others = RESERVED + 2 * threads
+    others = RESERVED + 2 * database_connections
     wanted = MAX_CONNECTIONS + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:

@@ -44,11 +44,14 @@ class SettingsSchema(Schema):
     )
     threads = number(
         fields.Integer,
-        8,
+        4,
         1,
         256,
         data_key="MEDMITRA_THREADS",
-        metadata={"help": "Number of worker threads. A process has at most one database connection more."},
+        metadata={
+            "help": "Number of requests that a process runs at a time. Under another server, its number of"
+            " threads. A process has at most twice as many database connections, and one more."
+        },
     )
     database_wait_seconds = number(
         fields.Float,

@@ -44,6 +44,15 @@ class Settings:
         return self.jwt_secret is not None or self.jwks_url is not None
 
     @property
+    def max_connections(self) -> int:
+        """The maximum number of connections to Postgres of a process.
+
+        One for each request that runs, as many for long lists that wait for their clients, and one for
+        readiness.
+        """
+        return 2 * self.threads + 1
+
+    @property
     def row_versions(self) -> bool | None:
         """Whether entity tags are made from row versions. None: if ``medmitra.cases`` has such versions."""
         return {"auto": None, "rows": True, "body": False}[self.etag_source]

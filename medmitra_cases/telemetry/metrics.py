@@ -31,7 +31,7 @@ REQUEST_SECONDS = Histogram(
 )
 REQUESTS_IN_FLIGHT = Gauge(
     "medmitra_http_requests_in_flight",
-    "Connections whose request waits for a thread or is in progress, or whose response is not sent yet.",
+    "Connections whose request waits or is in progress, or whose response is not sent yet.",
     registry=REGISTRY,
 )
 DATABASE_SECONDS = Histogram(

@@ -8,6 +8,7 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter
 
 from medmitra_cases.telemetry import request_id, reset_if_forked
+from medmitra_cases.web.headers import adding_headers
 
 # The key in the WSGI environment of the time when the request arrived, in seconds of the monotonic clock.
 RECEIVED_AT = "medmitra_cases.received_at"
@@ -32,7 +33,7 @@ class Application(Flask):
         """Give the request its id, then handle it."""
         reset_if_forked()
         request_id.start(environ.get("HTTP_X_REQUEST_ID", ""))
-        return super().wsgi_app(environ, start_response)
+        return super().wsgi_app(environ, adding_headers(start_response))
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Match by path and method, not by host: to read the host takes longer than the routing."""

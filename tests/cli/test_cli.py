@@ -237,19 +237,19 @@ def test_check_warns_about_a_role_with_unnecessary_rights(empty_database: str) -
         (
             "ALTER ROLE medmitra_cases CONNECTION LIMIT 8",
             "ALTER ROLE medmitra_cases CONNECTION LIMIT -1",
-            "8",
+            "4",
             ("up to 9 connections", "CONNECTION LIMIT of role medmitra_cases allows only 8"),
         ),
         (
             "ALTER DATABASE {} CONNECTION LIMIT 8",
             "ALTER DATABASE {} CONNECTION LIMIT -1",
-            "8",
+            "4",
             ("up to 9 connections", "allows only 8"),
         ),
-        ("SELECT", "SELECT", "256", ("up to 257 connections", "max_connections")),
+        ("SELECT", "SELECT", "256", ("up to 513 connections", "max_connections")),
     ],
 )
-def test_check_compares_the_limits_of_connections_with_the_threads(
+def test_check_compares_the_limits_of_connections_with_the_need(
     empty_database: str,
     owner: Connection,
     monkeypatch: pytest.MonkeyPatch,
@@ -268,14 +268,14 @@ def test_check_compares_the_limits_of_connections_with_the_threads(
     finally:
         execute(owner, reset.format(name))
     (place,) = (
-        n for n, line in enumerate(output.splitlines()) if "connections (MEDMITRA_THREADS + 1)" in line
+        n for n, line in enumerate(output.splitlines()) if "connections (2 x MEDMITRA_THREADS + 1)" in line
     )
     line, hint = output.splitlines()[place : place + 2]
     assert line.startswith("!")
     assert all(word in line for word in words)
     assert "MEDMITRA_THREADS" in hint
     monkeypatch.setenv("MEDMITRA_THREADS", "2")
-    assert "✓ a process of the service uses up to 3 connections" in run_ok("check", url=url)
+    assert "✓ a process of the service uses up to 5 connections" in run_ok("check", url=url)
 
 
 @pytest.mark.parametrize("timeout", ["0", "2min", "5001", "6s"])

@@ -1,4 +1,4 @@
-"""The line that serve prints at its start: addresses, threads, database and access, but no secret."""
+"""The line that serve prints at its start: addresses, requests, database and access, but no secret."""
 
 import re
 import signal
@@ -33,7 +33,7 @@ def database(url: str) -> str:
 
 def test_the_line_names_address_threads_database_and_access() -> None:
     assert line(MEDMITRA_JWT_SECRET=SECRET) == (
-        "Serving cases on http://127.0.0.1:8000 with 8 threads,"
+        "Serving cases on http://127.0.0.1:8000 with 4 requests at a time,"
         " from clinic at db.example:5432, to each doctor by token (HS256)"
     )
 
@@ -42,7 +42,7 @@ def test_the_line_lists_several_addresses() -> None:
     urls = ["http://127.0.0.1:8000", "http://[::1]:8000"]
     text = start_line(settings(URL, MEDMITRA_THREADS="1"), urls)
     assert text.startswith(
-        "Serving cases on http://127.0.0.1:8000 and http://[::1]:8000 with 1 thread, from "
+        "Serving cases on http://127.0.0.1:8000 and http://[::1]:8000 with 1 request at a time, from "
     )
 
 

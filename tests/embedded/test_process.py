@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from medmitra_cases.embedded.process import kill_group, running
-from medmitra_cases.server.signals import exit_on_signals
+from medmitra_cases.telemetry import exit_on_signals
 
 SLEEP = ("/bin/sleep", "600")
 

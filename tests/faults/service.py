@@ -13,7 +13,7 @@ from tests.support.factories import DOCTOR
 from tests.support.load import Answer, Load, load
 from tests.support.processes import TIMEOUT_SECONDS, Running, serve, wait_until
 
-THREADS = 8
+THREADS = 4
 TARGET = f"/cases/all_cases?user_id={DOCTOR}"
 
 # The maximum response times: if Postgres is down, MEDMITRA_DATABASE_WAIT_SECONDS and a margin; if it accepts

@@ -60,7 +60,7 @@ def session_pooler(postgres: Postgres) -> Iterator[str]:
 
 @pytest.mark.parametrize("limit", [role_limit, max_connections, session_pooler])
 def test_no_request_fails_and_the_service_stays_ready(postgres: Postgres, limit: Limit) -> None:
-    with limit(postgres) as dsn, serving(dsn) as server, clients(server.port) as load:
+    with limit(postgres) as dsn, serving(dsn, MEDMITRA_THREADS="8") as server, clients(server.port) as load:
         for _ in range(5):
             load.wait_for(200)
             assert server.ask_admin("/readyz")[0] == 200

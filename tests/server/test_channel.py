@@ -237,10 +237,8 @@ class TestLongLists:
         ):
             stalled.sendall(REQUEST)
             stalled.recv(100)
-            # The only thread can serve this request only after the server disconnects the stalled client.
+            server.wait_for("Client disconnected while serving")
             assert server.get(CASES_URL.replace(DOCTOR, DOCTOR[:-1] + "7"))[0].status == 200
-            assert server.end() == 0
-        assert "Client disconnected while serving" in server.printed
 
     def test_a_database_failure_makes_the_response_incomplete(
         self, server: Running, database: CasesDatabase

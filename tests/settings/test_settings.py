@@ -32,7 +32,7 @@ def test_settings_have_defaults() -> None:
         database_url=URL,
         listen="127.0.0.1:8000",
         reuse_port=False,
-        threads=8,
+        threads=4,
         database_wait_seconds=3.0,
         connection_max_age_seconds=1800,
         keepalive_seconds=75,

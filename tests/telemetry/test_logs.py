@@ -248,6 +248,8 @@ def test_lines_of_the_start_have_no_request_id(server: Running) -> None:
 
 
 def test_queued_requests_are_not_logged(server: Running, database: CasesDatabase) -> None:
+    assert get(server, "before-the-queue", TARGET.replace(DOCTOR, OTHER_DOCTOR)) == 500
+    logged(server, "before-the-queue")  # and so is all that came before it
     before = len(lines(server))
     with database.locked() as writer, ThreadPoolExecutor(20) as pool:
         responses = [pool.submit(server.get, TARGET) for _ in range(20)]
