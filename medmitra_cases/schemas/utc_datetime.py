@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from marshmallow import fields
@@ -22,7 +22,7 @@ class UtcDateTime(fields.Field[str]):
         return self.serialize_texts([None if value is None else str(value)])[0]
 
     @staticmethod
-    def serialize_texts(column: Iterable[str | None]) -> list[str | None]:
+    def serialize_texts(column: Sequence[str | None]) -> Sequence[str | None]:
         """Serialize a column at once; a call for each value would cost more than the work itself.
 
         Args:
@@ -34,6 +34,9 @@ class UtcDateTime(fields.Field[str]):
         Raises:
             ValueError: A value is not such a time. The message does not contain it.
         """
+        alike = None if None in column else _serialize_alike(column)
+        if alike is not None:
+            return alike
         try:
             # Characters 4 and 19 show other formats and longer years, the last one shows years BC. A regular
             # expression would take three times as long.
@@ -49,6 +52,21 @@ class UtcDateTime(fields.Field[str]):
             raise ValueError(_NO_TIME) from None
 
 
+def _serialize_alike(column: Sequence[Any]) -> list[str] | None:
+    """Serialize times that all have six digits after the point, in half the time; None if some have not."""
+    texts, count = "\n".join(column), len(column)
+    # Each character of a time is _WIDTH before the same one of the next.
+    if (
+        len(texts) == count * _WIDTH - 1
+        and texts[4::_WIDTH] == "-" * count
+        and texts[19::_WIDTH] == "." * count
+        and texts[26::_WIDTH] == "\n" * (count - 1)
+        and "C" not in texts
+    ):
+        return (texts.replace(" ", "T").replace("\n", "Z\n") + "Z").split("\n")
+    return None
+
+
 def _other_year(text: str) -> str | None:
     if not _OTHER_YEAR.fullmatch(text):
         raise ValueError(_NO_TIME)
@@ -59,6 +77,9 @@ _NO_TIME = "a value is not a time as Postgres writes it with DateStyle = ISO"
 
 # Infinity, the years from 10000, and the years BC.
 _OTHER_YEAR = re.compile(r"-?infinity|\d{5,}-[\d :.-]+|\d{4,}-[\d :.-]+ BC", re.ASCII)
+
+# The characters of a time with six digits after the point, and of a line break.
+_WIDTH = len("2026-03-04 10:30:00.123456\n")
 
 # The characters 4 and 19 of a time without and with a fraction.
 _MARKS = frozenset({"-", "-."})
