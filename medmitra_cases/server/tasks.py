@@ -41,6 +41,12 @@ def _capitalize(name: str) -> str:
     return "-".join(map(str.capitalize, name.split("-")))
 
 
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    """Write a time of the wall clock as the field Date has it."""
+    return str(build_http_date(second))
+
+
 class JsonErrorTask(ErrorTask):  # type: ignore[misc]
     """Refuses what never reaches the application, such as an unreadable request line, with the error body."""
 
@@ -118,7 +124,7 @@ class ResponseTask(WSGITask):  # type: ignore[misc]
             header: bytes = super().build_response_header()
             return header
         # The same bytes, in a third of waitress's time.
-        fields = [*self.response_headers, ("Date", build_http_date(self.start_time))]
+        fields = [*self.response_headers, ("Date", _date(int(self.start_time)))]
         lines = sorted(f"{_capitalize(name)}: {value}" for name, value in fields)
         return "\r\n".join([f"HTTP/1.1 {self.status}", *lines, "\r\n"]).encode("latin-1")
 
