@@ -25,7 +25,7 @@ run: $(VENV)/demo.installed ## run the service on an embedded Postgres, with the
 test: $(VENV)/dev.installed $(TYPESCRIPT)/.package-lock.json ## run all tests on a real Postgres, with branch coverage
 	$(call debian,chromium:chromium curl:curl)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(if $(MEDMITRA_TEST_DATABASE_URL),,-n 3 --dist loadfile)
+	$(BIN)/coverage run -m pytest $(if $(MEDMITRA_TEST_DATABASE_URL),,-n 3 --dist loadfile --no-loadscope-reorder)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
