@@ -117,11 +117,12 @@ class Server:
         Raises:
             SystemExit: With status 1, if ``drain_seconds`` or a second signal ended the drain early.
         """
+        # Until the process ends: no signal may interrupt the code that closes resources afterwards.
+        # Before the collection: Python ignores what a handler raises in a callback of the garbage collector.
+        handle_signals(self._on_signal, *END_SIGNALS)
         # The objects that exist now stay; the garbage collector need not examine them again.
         gc.collect()
         gc.freeze()
-        # Until the process ends: no signal may interrupt the code that closes resources afterwards.
-        handle_signals(self._on_signal, *END_SIGNALS)
         announce([_url(listening) for listening in self._sockets])
         while not self.draining:
             self._poll_once(1)

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from tests.support.processes import (
     environment,
     import_that_waits,
     processes_below,
+    run_program,
     wait_until,
 )
 
@@ -104,3 +106,30 @@ def test_a_signal_during_the_start_of_the_harness_leaves_nothing(
             assert_ended(process, 0)
         assert not processes_below(folder)
         assert not list(folder.iterdir())
+
+
+# The command, with a signal within a callback of the garbage collector, just before it serves.
+SIGNAL_DURING_THE_COLLECTION = """
+import gc, signal, sys
+collect = gc.collect
+
+def collect_with_signal():
+    gc.callbacks.append(lambda phase, _: phase == "stop" or signal.raise_signal(signal.SIGTERM))
+    try:
+        return collect()
+    finally:
+        gc.callbacks.clear()
+
+gc.collect = collect_with_signal
+from medmitra_cases.cli.main import main
+main(["serve", "--listen", "127.0.0.1:0"])
+"""
+
+
+def test_a_signal_during_the_garbage_collection_ends_the_service() -> None:
+    """Check that it is not lost: Python ignores what a handler raises there."""
+    ended = run_program(
+        [sys.executable, "-c", SIGNAL_DURING_THE_COLLECTION], {"DATABASE_URL": "host=127.0.0.1 port=1"}
+    )
+    assert ended.returncode == 0
+    assert "draining" in ended.stderr
