@@ -11,7 +11,8 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from medmitra_cases.database import Connection, connect, read_sql
+from medmitra_cases.dao.statements import SELECT_CASES
+from medmitra_cases.database import Connection, connect
 from medmitra_cases.server.server import Server
 from medmitra_cases.settings import Settings
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 SETTINGS = Settings.from_environ(os.environ)
-SELECT_CASES = read_sql("select_cases")
 
 _idle: list[Connection] = []
 

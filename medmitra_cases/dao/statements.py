@@ -15,13 +15,14 @@ def _read_statement(name: str) -> str:
 
 
 SET_USER_ID = _read_statement("set_user_id")
-# Each transaction begins with it. What it sets ends with the transaction.
+# Each transaction begins with it. The settings end with the transaction.
 SET_LOCAL = f"{SET_USER_ID};\n{_read_statement('set_time_format')}"
-SELECT_CASES = _read_statement("select_cases")
+_CASE_COLUMNS = _read_statement("case_columns")
+SELECT_CASES = f"{_CASE_COLUMNS}\n{_read_statement('select_cases')}"
 SELECT_VERSION = _read_statement("select_version")
 SELECT_DEFINITION = _read_statement("select_definition")
 _MATCHING_CASES = _read_statement("matching_cases")
-_SELECT_MATCHING_CASES = _read_statement("select_matching_cases")
+_SELECT_MATCHING_CASES = f"{_CASE_COLUMNS}\n{_read_statement('select_matching_cases')}"
 SELECT_MATCHING_CASES = f"{_MATCHING_CASES}\n{_SELECT_MATCHING_CASES}"
 SELECT_MATCHING_VERSION = "\n".join(
     [_MATCHING_CASES, ", page AS (", _SELECT_MATCHING_CASES, ")", _read_statement("select_matching_version")]
