@@ -10,20 +10,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import psycopg2
-from psycopg2.extensions import (
-    POLL_OK,
-    POLL_WRITE,
-    TRANSACTION_STATUS_IDLE,
-    TRANSACTION_STATUS_INTRANS,
-    UNICODE,
-    set_wait_callback,
-)
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS, UNICODE
 from psycopg2.extensions import connection as PsycopgConnection
 from psycopg2.extensions import cursor as PsycopgCursor
 
 from medmitra_cases.database.parameters import connection_parameters
+from medmitra_cases.database.wait_callback import call_in_scheduler, log_in
 from medmitra_cases.models import Definition
-from medmitra_cases.telemetry import metrics, scheduler
+from medmitra_cases.telemetry import metrics
 
 T = TypeVar("T")
 
@@ -47,7 +41,7 @@ class Connection(PsycopgConnection):
         expires_at: When it is to be replaced.
         statement_limit: A statement that limits the time of the statements after it; empty if the session has
             a low enough limit.
-        lender: A method of the pool that takes the connection back; None if it belongs to no pool.
+        release_to_pool: A method of the pool that takes the connection back; None if it belongs to no pool.
         definition: The definition of ``medmitra.cases`` when the DAO first read it; None before that.
     """
 
@@ -57,7 +51,7 @@ class Connection(PsycopgConnection):
     opened_at = 0.0
     expires_at = math.inf
     statement_limit = ""
-    lender: "weakref.WeakMethod[Callable[[Connection], None]] | None" = None
+    release_to_pool: "weakref.WeakMethod[Callable[[Connection], None]] | None" = None
     definition: Definition | None = None
 
     def __init__(self, dsn: str, **kwargs: Any) -> None:
@@ -87,7 +81,7 @@ class Connection(PsycopgConnection):
         )
 
     @property
-    def has_hung_up(self) -> bool:
+    def is_closed_by_peer(self) -> bool:
         """Whether the connection has ended, as far as this machine knows."""
         return self.closed != 0 or bool(self._poll.poll(0))
 
@@ -110,10 +104,8 @@ class Connection(PsycopgConnection):
         started = time.monotonic()
         self.deadline = started + self.answer_timeout_seconds
         metrics.CONNECTIONS_BUSY.inc()
-        if scheduler.get() is not None:
-            set_wait_callback(_wait)
         try:
-            return method(*args)
+            return call_in_scheduler(method, *args)
         except psycopg2.Error as error:
             # An error without SQLSTATE does not come from the server. libpq does not always notice that its
             # connection is lost: a server that was killed may leave a warning, which libpq reads first.
@@ -121,7 +113,6 @@ class Connection(PsycopgConnection):
                 self.close()
             raise
         finally:
-            set_wait_callback(None)
             self.deadline = math.inf
             metrics.CONNECTIONS_BUSY.dec()
             metrics.DATABASE_SECONDS.observe(time.monotonic() - started)
@@ -131,13 +122,13 @@ class Connection(PsycopgConnection):
         self.call_with_deadline(super().rollback)
 
     def give_back(self) -> None:
-        """Let other reads have the connection. Called once, by a read that left a transaction open."""
-        release = self.lender and self.lender()
+        """Return the connection to the pool. Called once, by a read that left a transaction open."""
+        release = self.release_to_pool and self.release_to_pool()
         if release:
             release(self)
 
     def cut(self) -> None:
-        """End the connection from another thread; the thread that waits for the server gets an error."""
+        """End the connection from another thread; the read that waits for the server gets an error."""
         self.cut_off = True
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -150,14 +141,14 @@ class Connection(PsycopgConnection):
             super().close()
             self._release()
 
-    def abandon(self) -> None:
+    def detach(self) -> None:
         """Make the connection useless in a forked child, and leave the session to the parent."""
         self.cut_off = True
         if not self.closed:
-            # libpq's descriptor then leads nowhere, so that not even close() can reach the server.
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nowhere, self.fileno(), inheritable=False)
-            os.close(nowhere)
+            # libpq's descriptor is then /dev/null, so that not even close() can reach the server.
+            devnull = os.open(os.devnull, os.O_RDWR)
+            os.dup2(devnull, self.fileno(), inheritable=False)
+            os.close(devnull)
         self._release()
 
 
@@ -181,24 +172,6 @@ class _Cursor(PsycopgCursor):
         return self.connection.call_with_deadline(super().fetchmany, size)
 
 
-def _wait(connection: PsycopgConnection) -> None:
-    """Wait for the response to a statement: psycopg2 calls it.
-
-    It is set only while a request sends a statement. psycopg2 has one for all threads, and as long as it is
-    set, libpq opens connections in a way that ignores connect_timeout.
-    """
-    set_wait_callback(None)
-    current = scheduler.get()
-    while (state := connection.poll()) != POLL_OK:
-        if current is not None:
-            current.wait_for_descriptor(connection.fileno(), is_write=state == POLL_WRITE)
-        else:  # another thread has sent a statement at the same moment
-            poll = select.poll()
-            poll.register(connection.fileno(), select.POLLOUT if state == POLL_WRITE else select.POLLIN)
-            poll.poll()
-    set_wait_callback(_wait)  # psycopg2 sends BEGIN before some statements
-
-
 def connect(url: str) -> Connection:
     """Open a connection in autocommit mode, which saves a lone SELECT the round trips of BEGIN and COMMIT.
 
@@ -211,8 +184,9 @@ def connect(url: str) -> Connection:
     Raises:
         psycopg2.OperationalError: The database cannot be reached, or refuses.
     """
-    connection: Connection = psycopg2.connect(
-        **connection_parameters(url), connection_factory=Connection, cursor_factory=_Cursor
+    parameters = connection_parameters(url)
+    connection: Connection = log_in(
+        lambda: psycopg2.connect(**parameters, connection_factory=Connection, cursor_factory=_Cursor)
     )
     connection.autocommit = True
     # Timestamps stay text. A third of the fetch time would go into datetime objects, which become text again.

@@ -80,7 +80,7 @@ class Connector:
             self._thread, self.connecting_since = thread, None
 
     def end_pause(self) -> None:
-        """Let the next attempt start at once, because a connection was closed that worked before."""
+        """Allow the next attempt at once, because a connection was closed that worked before."""
         self._failures, self.next_attempt_at = 0, -math.inf
         self._changed.notify_all()
 

@@ -55,11 +55,12 @@ class Pool:
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._idle: list[Connection] = []  # the last one is used next
         self._waiters: list[_Waiter] = []
+        self._is_closed = False
 
     def _start_again(self) -> None:
         """Drop, in a forked child, the connections, the lock and the threads of the parent."""
         for connection in self._connections:
-            connection.abandon()
+            connection.detach()
         self._start_empty()
 
     def acquire(self, deadline: float, *, opened_after: float = -math.inf, first: bool = False) -> Connection:
@@ -83,20 +84,20 @@ class Pool:
                 connection = self._take(opened_after) if first or not self._waiters else None
             if connection is None:
                 connection = self._wait(deadline, opened_after, first)
-            if not connection.has_hung_up:
+            if not connection.is_closed_by_peer:
                 return connection
             metrics.DATABASE_RETRIES.inc()
             connection.close()
             self.release(connection)
 
     def release(self, connection: Connection) -> None:
-        """Give a connection back. It is closed if the next read could not use it.
+        """Give a connection back. It is closed if no later read can use it.
 
         Args:
             connection: A borrowed connection.
         """
         with self._lock:
-            if connection.is_reusable:
+            if connection.is_reusable and not self._is_closed:
                 self._idle.append(connection)
             else:
                 self._drop(connection)
@@ -106,6 +107,7 @@ class Pool:
     def close(self) -> None:
         """Close the connections on which no statement runs. A later read opens a new one."""
         with self._lock:
+            self._is_closed = True
             for connection in list(self._connections):
                 # During a statement, close() would wait for its end, which may never come.
                 if connection.get_transaction_status() != TRANSACTION_STATUS_ACTIVE:
@@ -115,13 +117,14 @@ class Pool:
         waiter = _Waiter(deadline, opened_after)
         try:
             with self._lock:
+                self._is_closed = False
                 began_at = time.monotonic()
                 if not self._connections and self._connector.connecting_since is not None:
                     began_at = self._connector.connecting_since
                 give_up_at = max(deadline, began_at + MIN_WAIT_SECONDS)
                 self._waiters.insert(0 if first else len(self._waiters), waiter)
                 if self._connector.next_attempt_at > began_at:
-                    self._end_hopeless_waits()
+                    self._end_waits(self._connector.error, before=self._connector.next_attempt_at)
                 self._serve_waiters()
             call_blocking(waiter.done.wait, max(give_up_at - time.monotonic(), 0))
         finally:
@@ -164,7 +167,7 @@ class Pool:
             try:
                 self._connector.start(self._is_connection_needed, self._on_result)
             except RuntimeError as error:  # the process may have no more threads at the moment
-                self._fail_without_connection(error)
+                self._end_waits(error)
 
     def _finish(self, waiter: _Waiter, result: Connection | Exception | None) -> None:
         self._waiters.remove(waiter)
@@ -175,30 +178,25 @@ class Pool:
         return bool(self._waiters) and len(self._connections) < self._max_connections
 
     def _on_result(self, result: Connection | Exception) -> None:
-        if isinstance(result, Connection) and len(self._connections) >= self._max_connections:
-            result.close()  # an attempt that took very long
+        is_too_late = self._is_closed or len(self._connections) >= self._max_connections
+        if isinstance(result, Connection) and is_too_late:
+            result.close()
         elif isinstance(result, Connection):
-            result.lender = weakref.WeakMethod(self.release)
+            result.release_to_pool = weakref.WeakMethod(self.release)
             self._connections.add(result)
             self._idle.append(result)
         else:
             metrics.DATABASE_RETRIES.inc(len(self._waiters))
-            if isinstance(result, psycopg2.Error):
-                self._end_hopeless_waits()
-            else:
-                self._fail_without_connection(result)
+            is_temporary = isinstance(result, psycopg2.Error)
+            self._end_waits(result, before=self._connector.next_attempt_at if is_temporary else math.inf)
             if self._connector.is_refused:
                 for waiter in self._waiters:
                     waiter.opened_after = -math.inf
         self._serve_waiters()
 
-    def _end_hopeless_waits(self) -> None:
-        """Let those waiters share the error of the last attempt for which the next one comes too late."""
-        for waiter in list(self._waiters):
-            if not self._connections and self._connector.next_attempt_at > waiter.deadline:
-                self._finish(waiter, self._connector.error)
-
-    def _fail_without_connection(self, error: Exception) -> None:
+    def _end_waits(self, error: Exception | None, *, before: float = math.inf) -> None:
+        """End the waits whose time is over before that with an error, unless there is a connection."""
         if not self._connections:
             for waiter in list(self._waiters):
-                self._finish(waiter, error)
+                if waiter.deadline < before:
+                    self._finish(waiter, error)

@@ -1,4 +1,4 @@
-"""Reads that get an error: which are repeated, how often, and what the client is told."""
+"""Reads that get an error: which are repeated, how often, and which error the client gets."""
 
 import math
 import os
@@ -29,11 +29,10 @@ from tests.support.processes import wait_until
 pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
 
 TARGET = f"/cases/all_cases?user_id={DOCTOR}"
-SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname = current_database()"
 
 
 def fail(connection: Connection, sqlstate: str) -> None:
-    """Let the server report an error."""
+    """Run a statement for which the server reports an error."""
     execute(connection, f"DO $$ BEGIN RAISE EXCEPTION 'of a test' USING ERRCODE = '{sqlstate}'; END $$")
 
 
@@ -83,7 +82,7 @@ def test_a_read_is_not_repeated_after_a_conflict_if_the_time_of_its_request_is_o
         *((sqlstate, DatabaseError) for sqlstate in ("42P01", "53100", "55000", "XX000", "57000")),
     ],
 )
-def test_errors_of_the_server_are_told_apart(
+def test_each_error_of_the_server_has_its_public_text(
     database: CasesDatabase, sqlstate: str, error: type[DatabaseError]
 ) -> None:
     with closing(Database(database.service_dsn, wait_seconds=3)) as reader:
@@ -148,8 +147,8 @@ def test_dead_connections_do_not_count_as_runs(database: CasesDatabase) -> None:
     with closing(Database(database.service_dsn, wait_seconds=0)) as reader:
         for _ in range(3):
             reader.read(time.monotonic(), lambda connection: execute(connection, "SELECT 1"))
-            execute(database.owner, f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}")
-            wait_until(lambda: execute(database.owner, f"SELECT count(*) {SESSIONS}") == [(0,)])
+            database.terminate_sessions()
+            wait_until(lambda: not database.sessions)
             # Even if the time of the request is over.
             assert reader.read(0, lambda connection: execute(connection, "SELECT 2")) == [(2,)]
 
@@ -161,7 +160,7 @@ def test_a_read_that_loses_every_connection_is_given_up(database: CasesDatabase,
     def query(connection: Connection) -> object:
         runs.append(connection.info.backend_pid)
         execute(database.owner, "SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
-        wait_until(lambda: connection.has_hung_up)
+        wait_until(lambda: connection.is_closed_by_peer)
         return execute(connection, "SELECT 1")
 
     with closing(Database(database.service_dsn, wait_seconds=0.5)) as reader:

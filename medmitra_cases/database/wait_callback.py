@@ -1,0 +1,87 @@
+"""Lets other requests run while one waits for Postgres, if the server runs many on one thread.
+
+psycopg2 has one callback for the process, which it calls instead of waiting, in every thread. While it is
+set, libpq opens connections in another way, which ignores connect_timeout. So no login begins then.
+"""
+
+import select
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from psycopg2.extensions import POLL_OK, POLL_WRITE, set_wait_callback
+from psycopg2.extensions import connection as PsycopgConnection
+
+from medmitra_cases.telemetry import scheduler
+
+T = TypeVar("T")
+
+# The status of libpq's connection after the login.
+_CONNECTION_OK = 0
+
+# Held from when a request sets the callback until psycopg2 calls it. A statement fails if it is gone by then.
+_sending = threading.Lock()
+
+
+class _LoginIgnoresTimeout(Exception):
+    """A login has begun while the callback was set."""
+
+
+def call_in_scheduler(method: Callable[..., T], *args: Any) -> T:
+    """Call a method that waits for Postgres; in the scheduler of the current request, if that has one.
+
+    Args:
+        method: A method of psycopg2.
+        *args: Its arguments.
+
+    Returns:
+        The result of the method.
+
+    Raises:
+        psycopg2.Error: The server failed or refused, or the connection is lost.
+    """
+    if scheduler.get() is None:
+        return method(*args)
+    with _sending:
+        set_wait_callback(_wait)
+        return method(*args)
+
+
+def log_in(connect: Callable[[], T]) -> T:
+    """Open a connection in libpq's own way, with connect_timeout for each address.
+
+    Args:
+        connect: Opens the connection. Called again if another thread has set the callback just before it.
+
+    Returns:
+        The connection.
+
+    Raises:
+        psycopg2.OperationalError: The database cannot be reached, or refuses.
+    """
+    while True:
+        with _sending:
+            set_wait_callback(None)
+        try:
+            return connect()
+        except _LoginIgnoresTimeout:
+            continue
+
+
+def _wait(connection: PsycopgConnection) -> None:
+    current = scheduler.get()
+    if current is None:  # another thread: psycopg2 calls it there, too
+        if connection.info.status != _CONNECTION_OK:
+            raise _LoginIgnoresTimeout
+        while (state := connection.poll()) != POLL_OK:
+            poll = select.poll()
+            poll.register(connection.fileno(), select.POLLOUT if state == POLL_WRITE else select.POLLIN)
+            poll.poll()
+        return
+    _sending.release()  # other requests run now
+    try:
+        while (state := connection.poll()) != POLL_OK:
+            current.wait_for_descriptor(connection.fileno(), is_write=state == POLL_WRITE)
+    finally:
+        _sending.acquire()
+        set_wait_callback(_wait)  # psycopg2 sends BEGIN before some statements
