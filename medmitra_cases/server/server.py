@@ -13,9 +13,9 @@ from waitress import wasyncore
 
 from medmitra_cases.server.channel import Channel
 from medmitra_cases.server.listeners import WsgiApp, add_listeners
-from medmitra_cases.server.sockets import max_connections
+from medmitra_cases.server.sockets import max_connections, url_of
 from medmitra_cases.settings import Settings
-from medmitra_cases.telemetry import END_SIGNALS, handle_signals
+from medmitra_cases.telemetry import END_SIGNALS, handle_signals, is_exit_requested
 from medmitra_cases.web import audit
 
 # The admin listener: requests at once, connections, and seconds that a connection may be idle.
@@ -106,7 +106,7 @@ class Server:
             queue_excess=False,
             idle_seconds=ADMIN_IDLE_SECONDS,
         )
-        return [_url(listening) for listening in sockets]
+        return [url_of(listening) for listening in sockets]
 
     def run(self, announce: Callable[[Sequence[str]], None]) -> None:
         """Serve until SIGTERM, SIGHUP or SIGINT, then finish the requests in flight.
@@ -118,12 +118,13 @@ class Server:
             SystemExit: With status 1, if ``drain_seconds`` or a second signal ended the drain early.
         """
         # Until the process ends: no signal may interrupt the code that closes resources afterwards.
-        # Before the collection: Python ignores what a handler raises in a callback of the garbage collector.
         handle_signals(self._on_signal, *END_SIGNALS)
+        if is_exit_requested():
+            self._drain_deadline = time.monotonic() + self._settings.drain_seconds
         # The objects that exist now stay; the garbage collector need not examine them again.
         gc.collect()
         gc.freeze()
-        announce([_url(listening) for listening in self._sockets])
+        announce([url_of(listening) for listening in self._sockets])
         while not self.draining:
             self._poll_once(1)
         self._stop_accepting()
@@ -178,11 +179,3 @@ class Server:
         return [
             channel for listener in self._listeners for channel in list(listener.active_channels.values())
         ]
-
-
-def _url(listening: socket.socket) -> str:
-    address = listening.getsockname()
-    if listening.family == socket.AF_UNIX:
-        return f"unix:{address}"
-    host, port = address[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -122,3 +122,19 @@ def max_connections(database_connections: int) -> int:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return max(min(MAX_CONNECTIONS, soft - others), 1)
+
+
+def url_of(listening: socket.socket) -> str:
+    """Return the address of a listening socket, as the start line and the log have it.
+
+    Args:
+        listening: A listening socket.
+
+    Returns:
+        ``http://127.0.0.1:8000`` or ``unix:/run/medmitra-cases/http.sock``, for example.
+    """
+    address = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return f"unix:{address}"
+    host, port = address[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

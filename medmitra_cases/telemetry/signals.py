@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from threading import Event
 from types import FrameType
 from typing import NoReturn
 
@@ -25,9 +26,22 @@ def handle_signals(handler: Handler, *numbers: signal.Signals) -> None:
 
 
 def exit_on_signals() -> None:
-    """Let SIGTERM, SIGHUP and SIGINT raise SystemExit, so that open resources are closed."""
+    """Raise SystemExit on SIGTERM, SIGHUP and SIGINT, so that open resources are closed."""
+    _exit_requested.clear()
     handle_signals(_exit, *END_SIGNALS)
 
 
+def is_exit_requested() -> bool:
+    """Return whether ``exit_on_signals`` has raised SystemExit and Python has ignored it.
+
+    Python ignores what a handler raises in a callback, such as one of the garbage collector.
+    """
+    return _exit_requested.is_set()
+
+
+_exit_requested = Event()
+
+
 def _exit(_number: int, _frame: FrameType | None) -> NoReturn:
+    _exit_requested.set()
     raise SystemExit(0)
