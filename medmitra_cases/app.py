@@ -7,8 +7,7 @@ from flask import Flask
 
 from medmitra_cases import blueprint, docs
 from medmitra_cases.auth import create_verifier
-from medmitra_cases.database import Database, configured_parameters
-from medmitra_cases.errors import SettingsError
+from medmitra_cases.database import Database, refuse_read_write
 from medmitra_cases.settings import Settings, unknown_variables
 from medmitra_cases.web import Application, cors, error_handlers
 
@@ -25,14 +24,9 @@ def create_database(settings: Settings) -> Database:
         The database.
 
     Raises:
-        SettingsError: libpq would accept only sessions that can write.
+        SettingsError: ``target_session_attrs`` is ``read-write``.
     """
-    # Settings checks DATABASE_URL itself. This can also come from PGTARGETSESSIONATTRS or a service file.
-    if configured_parameters(settings.database_url).get("target_session_attrs") == "read-write":
-        raise SettingsError(
-            "target_session_attrs (in PGTARGETSESSIONATTRS or a service file) asks for a session that can"
-            " write, which the role of the service never has: use primary or prefer-standby"
-        )
+    refuse_read_write(settings.database_url)
     return Database(
         settings.database_url,
         wait_seconds=settings.database_wait_seconds,
@@ -56,14 +50,14 @@ def create_app(settings: Settings | None = None, *, database: Database | None = 
     """
     if settings is None:
         settings = Settings.from_environ(os.environ)
+        for description in unknown_variables(os.environ):
+            _log.warning("%s", description)
     if database is None:
         database = create_database(settings)
     app = Application("medmitra_cases", static_folder=None)
     # A path with doubled slashes is unknown (404), not redirected to the known one.
     app.url_map.merge_slashes = False
 
-    for description in unknown_variables(os.environ):
-        _log.warning("%s", description)
     verifier = create_verifier(settings)
     if verifier is None:
         _log.warning(

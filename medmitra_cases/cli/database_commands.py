@@ -20,7 +20,7 @@ from medmitra_cases.checks import (
 )
 from medmitra_cases.cli.help import Command, describe_settings
 from medmitra_cases.cli.sample import copy_synthetic_cases, insert_published_cases
-from medmitra_cases.database import connect, execute_file, psql
+from medmitra_cases.database import connect, execute_file, psql, refuse_read_write
 from medmitra_cases.settings import Settings
 
 _COLORS = {Verdict.GOOD: "green", Verdict.ADVICE: "yellow", Verdict.MISSING: "red"}
@@ -136,6 +136,7 @@ def check() -> None:
 def _findings(settings: Settings) -> Iterator[Finding]:
     if settings.jwks_url is not None:
         yield check_keys(settings.jwks_url)
+    refuse_read_write(settings.database_url)
     with closing(connect(settings.database_url)) as connection:
         yield check_link(connection)
         yield from check_database(

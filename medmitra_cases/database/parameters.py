@@ -8,8 +8,10 @@ from contextlib import closing
 import psycopg2
 from psycopg2.extensions import parse_dsn
 
+from medmitra_cases.errors import SettingsError
+
 # Our parameters of libpq, unless the URL, a service file or the environment has others. Without them a dead
-# link blocks a thread for minutes.
+# link blocks a read for minutes.
 CONNECTION_DEFAULTS = {
     "connect_timeout": "2",  # seconds, for each address in turn; 2 is the minimum of libpq
     "keepalives_idle": "5",  # seconds without data before the first probe
@@ -61,3 +63,19 @@ def connection_parameters(url: str) -> dict[str, str]:
     defaults = {name: value for name, value in CONNECTION_DEFAULTS.items() if name not in configured}
     # The URL cannot change client_encoding, because text must arrive as Unicode with every server encoding.
     return {**defaults, **parse_dsn(url), "client_encoding": "UTF8"}
+
+
+def refuse_read_write(url: str) -> None:
+    """Refuse parameters with which the service can never connect, because its sessions are read-only.
+
+    Args:
+        url: A libpq URI or a ``key=value`` string.
+
+    Raises:
+        SettingsError: ``target_session_attrs`` is ``read-write``: in the URL, a service file, or a variable.
+    """
+    if configured_parameters(url).get("target_session_attrs") == "read-write":
+        raise SettingsError(
+            "target_session_attrs (in DATABASE_URL, PGTARGETSESSIONATTRS or a service file) is read-write,"
+            " but the service's role cannot write: use primary or prefer-standby"
+        )

@@ -13,7 +13,7 @@ from medmitra_cases.contract import PATH
 from medmitra_cases.errors import ListenError
 from medmitra_cases.server.server import Server
 from medmitra_cases.server.sockets import bound_sockets, inherited_sockets, only_local
-from medmitra_cases.settings import Settings
+from medmitra_cases.settings import Settings, unknown_variables
 from medmitra_cases.telemetry import logs, metrics
 
 # mallopt(3). By default glibc may use eight arenas for each core, and none returns memory that another could
@@ -37,6 +37,8 @@ def serve(settings: Settings, announce: Callable[[Sequence[str]], None]) -> None
     """
     _limit_arenas()
     logs.configure(settings.log_format)
+    for description in unknown_variables(os.environ):
+        _log.warning("%s", description)
     inherited = inherited_sockets(os.environ)
     sockets = inherited or bound_sockets(settings.listen, reuse_port=settings.reuse_port)
     if not (settings.needs_tokens or settings.trust_user_id or only_local(sockets)):
@@ -67,7 +69,7 @@ def _admin_sockets(listen: str | None) -> list[socket.socket]:
 
 
 def _route_of(path: str) -> str:
-    # Each path that strangers request would be a label, without end. Waitress drops leading slashes, too.
+    # Clients can invent paths, and each would be one more label. Waitress drops leading slashes, too.
     return PATH if path.lstrip("/") == PATH[1:] else "other"
 
 

@@ -106,10 +106,13 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
         and name not in _OTHERS.union(known)
         and not (_KUBERNETES.match(name) or _KUBERNETES_URL.match(value))
     ]
-    return [
-        f"{name} is not a setting; the most similar is {endings[nearest]}"
+    nearest = [
+        difflib.get_close_matches(name.upper().removeprefix(_PREFIX), endings, 1, cutoff=0)[0]
         for name in unknown
-        for nearest in difflib.get_close_matches(name.upper().removeprefix(_PREFIX), endings, 1, cutoff=0)
+    ]
+    return [
+        f"{name} is not a setting; the most similar is {endings[ending]}"
+        for name, ending in zip(unknown, nearest, strict=True)
     ]
 
 

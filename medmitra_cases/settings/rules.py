@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import jwt
@@ -45,7 +46,7 @@ def must_be_database_url(value: str) -> None:
         value: The value of a setting.
 
     Raises:
-        ValidationError: The value is neither a libpq URI nor a ``key=value`` string, or cannot work.
+        ValidationError: The value is neither a libpq URI nor a ``key=value`` string.
     """
     must_be_bare(value)
     try:
@@ -53,11 +54,6 @@ def must_be_database_url(value: str) -> None:
     except (psycopg2.ProgrammingError, UnicodeError):
         # Not chained, because libpq quotes the part that it could not parse.
         raise ValidationError("is neither a libpq URI nor a key=value string") from None
-    if parts.get("target_session_attrs") == "read-write":
-        raise ValidationError(
-            "asks for a session that can write (target_session_attrs), which the role of the service"
-            " never has: use primary or prefer-standby"
-        )
     # An unescaped password ends up in these parts, and libpq would print them in its errors.
     unescaped = (
         "@" in parts.get("host", "") + parts.get("dbname", "")
@@ -155,3 +151,28 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def find_contradictions(sent: Mapping[str, str], *, trusts_user_id: bool) -> dict[str, list[str]]:
+    """Find settings that contradict each other, or that have no effect without another one.
+
+    Args:
+        sent: The environment variables that are set.
+        trusts_user_id: Whether ``MEDMITRA_TRUST_USER_ID`` is true.
+
+    Returns:
+        The messages by the names of the variables.
+    """
+    sources = [name for name in ("MEDMITRA_JWT_SECRET", "MEDMITRA_JWKS_URL") if name in sent]
+    mistakes = {
+        name: ["has no effect without MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL"]
+        for name in ("MEDMITRA_JWT_AUDIENCE", "MEDMITRA_JWT_ISSUER")
+        if name in sent and not sources
+    }
+    if "MEDMITRA_JWT_SECRET_PREVIOUS" in sent and "MEDMITRA_JWT_SECRET" not in sent:
+        mistakes["MEDMITRA_JWT_SECRET_PREVIOUS"] = ["has no effect without MEDMITRA_JWT_SECRET"]
+    if sources and trusts_user_id:
+        mistakes["MEDMITRA_TRUST_USER_ID"] = [
+            f"cannot be combined with {sources[0]}: the token names the doctor"
+        ]
+    return mistakes

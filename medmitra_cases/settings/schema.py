@@ -195,17 +195,6 @@ class SettingsSchema(Schema):
         Raises:
             ValidationError: Two settings contradict each other, or one has no effect.
         """
-        sources = [name for name in ("MEDMITRA_JWT_SECRET", "MEDMITRA_JWKS_URL") if name in sent]
-        mistakes = {
-            name: ["has no effect without MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL"]
-            for name in ("MEDMITRA_JWT_AUDIENCE", "MEDMITRA_JWT_ISSUER")
-            if name in sent and not sources
-        }
-        if "MEDMITRA_JWT_SECRET_PREVIOUS" in sent and "MEDMITRA_JWT_SECRET" not in sent:
-            mistakes["MEDMITRA_JWT_SECRET_PREVIOUS"] = ["has no effect without MEDMITRA_JWT_SECRET"]
-        if sources and values.get("trust_user_id"):
-            mistakes["MEDMITRA_TRUST_USER_ID"] = [
-                f"cannot be combined with {sources[0]}: the token names the doctor"
-            ]
+        mistakes = rules.find_contradictions(sent, trusts_user_id=bool(values.get("trust_user_id")))
         if mistakes:
             raise ValidationError(mistakes)

@@ -100,12 +100,14 @@ def test_a_pooler_that_connects_with_the_first_statement_can_be_reached(
         assert execute(Watchdog().watch(connection), "SELECT 1") == [(1,)]
 
 
-@pytest.mark.parametrize("where", ["environment", "service file", "several hosts"])
+@pytest.mark.parametrize("where", ["URL", "environment", "service file", "several hosts"])
 def test_a_session_that_can_write_is_refused_at_start(
     service_file: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     url = "service=clinic"
-    if where == "service file":
+    if where == "URL":
+        url = "host=127.0.0.1 target_session_attrs=read-write"
+    elif where == "service file":
         with service_file.open("a") as file:
             file.write("target_session_attrs=read-write\n")
     else:
@@ -129,7 +131,7 @@ def test_other_sessions_are_not_refused(
         assert reader.read(time.monotonic(), lambda connection: execute(connection, "SELECT 1")) == [(1,)]
 
 
-def test_the_url_has_the_last_word_on_the_kind_of_session(
+def test_the_url_overrides_the_kind_of_session_of_the_environment(
     database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGTARGETSESSIONATTRS", "read-write")

@@ -11,9 +11,9 @@ from medmitra_cases.errors import SettingsError
 from medmitra_cases.settings import SettingsSchema, unknown_variables
 from medmitra_cases.settings.settings import Settings
 from tests.support.processes import COMMAND, run, run_program, serve
+from tests.support.tokens import SECRET
 
 URL = "postgresql://reader:hunter2@db.example/clinic"
-SECRET = "test-secret-of-thirty-two-bytes-or-more"
 KEYS = "https://keys.example/keys"
 ISSUER = "https://issuer.example"
 TOKENS = {"DATABASE_URL": URL, "MEDMITRA_JWT_SECRET": SECRET}

@@ -11,9 +11,9 @@ from medmitra_cases.errors import SettingsError
 from medmitra_cases.settings.schema import SettingsSchema
 from medmitra_cases.settings.settings import Settings
 from tests.support.paths import DOCS
+from tests.support.tokens import SECRET
 
 URL = "postgresql://reader:hunter2@db1,db2:5433/clinic?target_session_attrs=any"
-SECRET = "test-secret-of-thirty-two-bytes-or-more"
 PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----"
 KEYS = "https://x.supabase.co/auth/v1/.well-known/jwks.json"
 
