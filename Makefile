@@ -12,7 +12,7 @@ debian = @missing=; for pair in $(1); do command -v $${pair%%:*} >/dev/null || m
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $$missing; fi
 
-.PHONY: help run test test-faults soak check-deploy fuzz lint wheel lock screenshot bench clean
+.PHONY: help run test coverage test-faults soak check-deploy fuzz lint wheel lock screenshot bench clean
 
 help: ## print this list
 	@sed -En 's/^([a-z-]+):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -22,10 +22,17 @@ run: $(VENV)/demo.installed ## run the service on an embedded Postgres, with the
 
 # Three test files run in parallel, because they wait half of their time, each on its own embedded Postgres. A server of
 # MEDMITRA_TEST_DATABASE_URL has only one role medmitra_cases, so there the files run one by one.
-test: $(VENV)/dev.installed $(TYPESCRIPT)/.package-lock.json ## run all tests on a real Postgres, with branch coverage
+SUITE = -m pytest $(if $(MEDMITRA_TEST_DATABASE_URL),,-n 3 --dist loadfile --no-loadscope-reorder)
+test coverage: $(VENV)/dev.installed $(TYPESCRIPT)/.package-lock.json
+
+test: ## run all tests on a real Postgres
+	$(call debian,chromium:chromium curl:curl)
+	$(BIN)/python $(SUITE)
+
+coverage: ## run all tests, more slowly, and list the lines and branches that they do not reach
 	$(call debian,chromium:chromium curl:curl)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(if $(MEDMITRA_TEST_DATABASE_URL),,-n 3 --dist loadfile --no-loadscope-reorder)
+	$(BIN)/coverage run $(SUITE)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
