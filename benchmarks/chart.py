@@ -20,7 +20,7 @@ def draw(results: Mapping[str, Mapping[Server, Load]], file: Path) -> None:
     """Draw a group of bars for each number of cases, with one bar for each server.
 
     Args:
-        results: What was measured, by number of cases and server.
+        results: The measurements, by number of cases and server.
         file: The SVG file to write.
     """
     with rc_context({"svg.hashsalt": "medmitra-cases", "svg.fonttype": "none"}):

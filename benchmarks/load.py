@@ -28,7 +28,7 @@ class Target(NamedTuple):
         doctors: If given, each request is for a random doctor below this number, instead of the URL's doctor.
         connections: The number of keep-alive connections.
         timeout_seconds: The response time from which a response is late, which is an error.
-        beside: What another wrk requests at the same time.
+        beside: The requests that another wrk sends at the same time.
     """
 
     url: str

@@ -27,7 +27,7 @@ from benchmarks.servers import (
 
 
 class Row(NamedTuple):
-    """What is requested: lists of ``cases`` and, on 2 more connections, lists of ``beside`` cases."""
+    """The requests of a row: lists of ``cases`` and, on 2 more connections, lists of ``beside`` cases."""
 
     cases: int
     connections: int = 8
@@ -101,7 +101,7 @@ def two_processes(run: Run) -> None:
 
 def cost_of_safety(run: Run) -> None:
     """Compare the service with itself, without row level security and with tokens."""
-    run.say("## What safety costs: 50 cases, 8 connections")
+    run.say("## The cost of safety: 50 cases, 8 connections")
     with tempfile.TemporaryDirectory() as folder:
         _copy_without_row_security(Path(folder) / "medmitra_cases")
         copy, secret = {"PYTHONPATH": folder}, {"MEDMITRA_JWT_SECRET": SECRET}

@@ -60,7 +60,7 @@ class Fault(MedmitraCasesError):
 
 
 class Overloaded(Fault):
-    """Other requests hold the places or the memory that the request needs, and have done so for seconds."""
+    """The request could not run for seconds, because others use all places or all memory for output."""
 
     public_text = "overloaded"
 
@@ -158,3 +158,15 @@ def describe_invalid(error: ValidationError) -> str:
     return "; ".join(
         f"{name} {message}" for name, messages in error.messages_dict.items() for message in messages
     )
+
+
+def printable(text: str) -> str:
+    """Replace the characters that a terminal could interpret.
+
+    Args:
+        text: A text from a server or a setting.
+
+    Returns:
+        The text with a question mark for each of them.
+    """
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -81,7 +81,7 @@ class PageInfo(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """What ``medmitra.cases`` is.
+    """The definition of ``medmitra.cases``.
 
     Attributes:
         hash: A hash of what decides the content of a response, apart from the rows.

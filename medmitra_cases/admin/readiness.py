@@ -28,7 +28,7 @@ class _Problem(NamedTuple):
 class Readiness:
     """Checks the database in its own thread, on its own connection if there can be one more.
 
-    All threads that handle requests may be waiting for the database at that time.
+    All requests may be waiting for the database at that time.
     """
 
     def __init__(self, database: Database, *, row_versions: bool | None) -> None:

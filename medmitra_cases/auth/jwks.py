@@ -36,7 +36,7 @@ def download_keys(url: str) -> KeySet:
         The keys.
 
     Raises:
-        Exception: Of any type, if the URL cannot be read within ``DEADLINE_SECONDS`` or returns no JWK set.
+        Exception: The URL cannot be read within ``DEADLINE_SECONDS``, or returns no JWK set. Any type.
     """
     return fetch_keys(url, silence_seconds=FETCH_SECONDS, total_seconds=DEADLINE_SECONDS)
 

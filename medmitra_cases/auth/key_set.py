@@ -46,7 +46,7 @@ def fetch_keys(url: str, *, silence_seconds: float, total_seconds: float) -> Key
         The keys.
 
     Raises:
-        Exception: Of any type, if the URL cannot be read in time or returns no JWK set.
+        Exception: The URL cannot be read in time, or returns no JWK set. Any type.
     """
     # Plain HTTP is allowed for loopback addresses only, so it bypasses the proxy of the environment.
     proxies = ProxyHandler({}) if urlsplit(url).scheme == "http" else ProxyHandler()

@@ -8,6 +8,7 @@ from psycopg2.extensions import connection as Connection
 
 from medmitra_cases.auth import download_keys
 from medmitra_cases.checks.finding import Finding, Verdict
+from medmitra_cases.errors import printable
 from medmitra_cases.settings import is_loopback
 
 
@@ -26,7 +27,7 @@ def check_keys(url: str) -> Finding:
         reason = " ".join(str(error).split()) or type(error).__name__
         return Finding(
             Verdict.MISSING,
-            f"no keys from MEDMITRA_JWKS_URL: {_printable(reason)}",
+            f"no keys from MEDMITRA_JWKS_URL: {printable(reason)}",
             "compare the setting with the issuer's jwks_uri, and test it from this machine with curl",
         )
     counts = Counter(str(key.algorithm_name) for key in keys)
@@ -72,8 +73,3 @@ def check_link(connection: Connection) -> Finding:
         f"the link to the database {state}",
         "add sslmode=verify-full and sslrootcert=FILE to DATABASE_URL; FILE has the authority's certificate",
     )
-
-
-def _printable(text: str) -> str:
-    """Replace what a terminal would interpret: a server's error is in the text."""
-    return "".join(character if character.isprintable() else "?" for character in text)

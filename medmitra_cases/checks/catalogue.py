@@ -34,17 +34,17 @@ class Session(NamedTuple):
     database_name: str
     role_name: str
     statement_timeout: str
+    statement_seconds: float | None
     random_page_cost: float
     folds_unicode: bool
 
 
 class Connections(NamedTuple):
-    """The row of ``describe_connections``: numbers of connections and seconds; None is no limit."""
+    """The row of ``describe_connections``: numbers of connections; None is no limit."""
 
     role_limit: int | None
     database_limit: int | None
     free: int
-    statement_seconds: float | None
 
 
 def describe_cases(connection: Connection) -> list[Column]:
@@ -93,7 +93,7 @@ def describe_session(connection: Connection) -> Session:
 
 
 def describe_connections(connection: Connection) -> Connections:
-    """Look up how many connections the role of the session may have, and for how long a statement may run.
+    """Look up how many connections the role of the session may have.
 
     Args:
         connection: A connection with the role of the service.

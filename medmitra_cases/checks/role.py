@@ -50,7 +50,7 @@ def check_role(
     """
     yield _planner(session)
     yield _write_rights(source)
-    yield _timeout(session, connections)
+    yield _timeout(session)
     yield _connection_limit(session, connections, max_connections)
 
 
@@ -73,8 +73,8 @@ def _write_rights(source: Source) -> Finding:
     )
 
 
-def _timeout(session: Session, connections: Connections) -> Finding:
-    seconds = connections.statement_seconds
+def _timeout(session: Session) -> Finding:
+    seconds = session.statement_seconds
     if seconds is not None and seconds <= MAX_STATEMENT_SECONDS:
         return Finding(Verdict.GOOD, f"Postgres cancels a query after {session.statement_timeout}", "")
     limit = "0 (no limit)" if seconds is None else session.statement_timeout

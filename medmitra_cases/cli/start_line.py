@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from psycopg2.extensions import parse_dsn
 
+from medmitra_cases.errors import printable
 from medmitra_cases.settings import Settings
 
 # The libpq parameters that name the database, and the variables that libpq reads if DATABASE_URL omits them.
@@ -51,7 +52,7 @@ def _database_name(url: str) -> str:
 def _without_login(name: str) -> str:
     """Replace unprintable characters, and remove the part before an ``@``: it may be a password."""
     host = name if name.startswith("@") else name.rpartition("@")[2]
-    return "".join(character if character.isprintable() else "?" for character in host)
+    return printable(host)
 
 
 def _address(host: str, port: str) -> str:

@@ -29,23 +29,6 @@ def read_definition(connection: PsycopgConnection) -> Definition:
         return Definition._make(cursor.fetchall()[0])
 
 
-def definition_of(connection: Connection) -> Definition:
-    """Read the definition of ``medmitra.cases`` once for each connection.
-
-    Args:
-        connection: An open connection.
-
-    Returns:
-        The definition.
-
-    Raises:
-        psycopg2.Error: The database failed.
-    """
-    if connection.definition is None:
-        connection.definition = read_definition(connection)
-    return connection.definition
-
-
 def resolve(connection: Connection, bound: BoundQuery) -> tuple[BoundQuery, str | None]:
     """Decide whether a query reads the versions of the rows.
 
@@ -61,7 +44,9 @@ def resolve(connection: Connection, bound: BoundQuery) -> tuple[BoundQuery, str 
     """
     if bound.row_versions is False:
         return bound, None
-    definition = definition_of(connection)
+    if connection.definition is None:  # once for each connection
+        connection.definition = read_definition(connection)
+    definition = connection.definition
     if bound.row_versions is None:
         reason = definition.without_row_versions
         if reason is not None and reason not in _logged:

@@ -27,10 +27,7 @@ def fetch_version(connection: Connection, bound: BoundQuery) -> Version:
         UnknownCursor: The doctor has no case ``after``.
         psycopg2.Error: The database failed or refused the query.
     """
-    bound, definition = resolve(connection, bound)
-    with connection.cursor() as cursor:
-        cursor.execute(bound.statements.read_version, bound.parameters())
-        return version_of(cursor, bound.query, definition)[0]
+    return _read_version(connection, *resolve(connection, bound))
 
 
 def fetch_row_version(connection: Connection, bound: BoundQuery) -> Version | None:
@@ -47,8 +44,14 @@ def fetch_row_version(connection: Connection, bound: BoundQuery) -> Version | No
         UnknownCursor: The doctor has no case ``after``.
         psycopg2.Error: The database failed or refused the query.
     """
-    bound, _ = resolve(connection, bound)
-    return fetch_version(connection, bound) if bound.row_versions else None
+    bound, definition = resolve(connection, bound)
+    return _read_version(connection, bound, definition) if bound.row_versions else None
+
+
+def _read_version(connection: Connection, bound: BoundQuery, definition: str | None) -> Version:
+    with connection.cursor() as cursor:
+        cursor.execute(bound.statements.read_version, bound.parameters())
+        return version_of(cursor, bound.query, definition)[0]
 
 
 def check_readable(connection: Connection, *, row_versions: bool | None) -> None:

@@ -93,9 +93,11 @@ def _fetch(connection: Connection, bound: BoundQuery, max_rows: int) -> Cases | 
         larger = WHOLE_BYTES // count
         if larger <= text_bytes:
             return None
-        if len(_text_bytes) >= MAX_QUERIES:
-            _text_bytes.clear()
-        text_bytes = _text_bytes[query] = larger
+        text_bytes = larger
+        if query.limit is None:
+            if len(_text_bytes) >= MAX_QUERIES:
+                _text_bytes.clear()
+            _text_bytes[query] = larger
 
 
 def _fetch_rows(cursor: Cursor) -> list[tuple[Any, ...]]:

@@ -20,7 +20,7 @@ class Limits(Protocol):
         """
 
     def end_stream(self) -> None:
-        """Let another stream begin."""
+        """Give the turn to another stream."""
 
 
 class NoLimits:

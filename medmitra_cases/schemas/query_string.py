@@ -18,6 +18,7 @@ class QueryString:
 
     Attributes:
         parameters: Every value of every parameter, by name. Not to be changed.
+        user_id: The doctor's UUID in lower case; None unless there is exactly one, in canonical form.
     """
 
     def __init__(self, query_string: bytes) -> None:
@@ -27,13 +28,9 @@ class QueryString:
             query_string: The bytes from the URL. Bytes that are not UTF-8 become U+FFFD.
         """
         self.parameters = parse_qs(query_string.decode("utf-8", "replace"), keep_blank_values=True)
-        self._query: CaseQuery | None = None
-
-    @property
-    def user_id(self) -> str | None:
-        """The doctor's UUID in lower case; None unless there is exactly one, in canonical form."""
         values = self.parameters.get("user_id", ())
-        return canonical_uuid(values[0]) if len(values) == 1 else None
+        self.user_id = canonical_uuid(values[0]) if len(values) == 1 else None
+        self._query: CaseQuery | None = None
 
     @property
     def query(self) -> CaseQuery:

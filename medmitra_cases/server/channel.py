@@ -1,7 +1,6 @@
 """The connection of a client, with the changes that this service makes to waitress's.
 
-Like tasks.py, request_parser.py, listeners.py and server.py this uses waitress's internals, so setup.cfg
-bounds its version.
+Like most modules of this wing, it uses waitress's internals. So setup.cfg bounds the version of waitress.
 """
 
 import time
@@ -10,7 +9,7 @@ from functools import partial
 
 from waitress.channel import HTTPChannel
 
-from medmitra_cases.server.output_limits import SHORT_BYTES, SLICE_BYTES
+from medmitra_cases.server.output_limits import SHORT_BYTES
 from medmitra_cases.server.request_parser import RequestParser
 from medmitra_cases.server.tasks import JsonErrorTask, ResponseTask
 
@@ -18,7 +17,7 @@ from medmitra_cases.server.tasks import JsonErrorTask, ResponseTask
 MAX_ARRIVAL_SECONDS = 2.0
 
 # Bytes of unsent output at which a stream waits for its client.
-MAX_UNSENT_BYTES = 2 << 20
+MAX_STREAM_UNSENT_BYTES = 2 << 20
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
@@ -48,7 +47,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     @property
     def is_receiving(self) -> bool:
         """Whether a request has begun to arrive, within the last ``MAX_ARRIVAL_SECONDS``."""
-        request = self.request  # another thread may remove it meanwhile
+        request = self.request
         if request is None or not (request.headers_finished or request.header_plus.strip()):
             return False
         return bool(time.monotonic() - request.received_at < MAX_ARRIVAL_SECONDS)
@@ -102,15 +101,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             with self.outbuf_lock:
                 sent = int(self._flush_exception(partial(self.send, data), do_close=False)[0])
             self.last_activity = 0
-        for start in range(sent, len(data), SLICE_BYTES):
-            super().write_soon(data[start : start + SLICE_BYTES])
+        if sent < len(data):
+            super().write_soon(data[sent:])
         return len(data)
 
     def _flush_outbufs_below_high_watermark(self) -> None:
-        """Let a stream wait for its client if too much is unsent, until almost all of it is sent."""
+        """Stop a stream while too much of it is unsent, until the client has received almost all."""
         unsent = self.total_outbufs_len
         if self.is_stream and (
-            unsent > MAX_UNSENT_BYTES or (unsent > SHORT_BYTES and self.server.output_limits.is_full)
+            unsent > MAX_STREAM_UNSENT_BYTES or (unsent > SHORT_BYTES and self.server.output_limits.is_full)
         ):
             self._when_sent = self.server.task_dispatcher.leave_place()
             self.server.task_dispatcher.switch()

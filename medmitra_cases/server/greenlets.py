@@ -4,7 +4,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -67,10 +66,9 @@ class GreenletDispatcher:
     def wait_for_call(self, call: Callable[[], None]) -> None:
         """Run other requests while another thread makes a call, which raises nothing."""
         request = getcurrent()
-        run = copy_context().run
 
         def call_and_wake() -> None:
-            run(call)
+            call()
             self._called.append(request)
             self.wake()
 
@@ -82,7 +80,7 @@ class GreenletDispatcher:
             self._loop.switch()
 
     def leave_place(self) -> Callable[[], None]:
-        """Let another request run in the place of the current one, which waits for its client.
+        """Give the place of the current request, which waits for its client, to another one.
 
         Returns:
             A function that lets the current request wait for a place again, after ``switch``.

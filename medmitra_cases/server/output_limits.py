@@ -13,7 +13,7 @@ SHORT_BYTES = 64 << 10
 SLICE_BYTES = 128 << 10
 # Bytes of unsent output of all connections together. Beyond that, longer lists are streams only, and a stream
 # writes more only when its client has received almost all.
-MAX_UNSENT_BYTES = 32 << 20
+MAX_TOTAL_UNSENT_BYTES = 32 << 20
 # The maximum number of streams, those that wait included; and the seconds that one waits.
 MAX_STREAMS = 64
 MAX_WAIT_SECONDS = 10.0
@@ -50,11 +50,11 @@ class OutputLimits:
     @property
     def is_full(self) -> bool:
         """Whether streams must send all that they have before they read more."""
-        return self.unsent_bytes > MAX_UNSENT_BYTES
+        return self.unsent_bytes > MAX_TOTAL_UNSENT_BYTES
 
     def has_room(self, size: int) -> bool:
         """Return whether a body of that many bytes may wait for its client in memory."""
-        return size <= SHORT_BYTES or self.unsent_bytes + size <= MAX_UNSENT_BYTES
+        return size <= SHORT_BYTES or self.unsent_bytes + size <= MAX_TOTAL_UNSENT_BYTES
 
     def check(self, size: int) -> None:
         """Refuse a body for which the application has not called ``has_room``: one of the documentation.
@@ -62,7 +62,7 @@ class OutputLimits:
         Raises:
             Overloaded: There is too much unsent output.
         """
-        if size > SHORT_BYTES and self.unsent_bytes > 2 * MAX_UNSENT_BYTES:
+        if size > SHORT_BYTES and self.unsent_bytes > 2 * MAX_TOTAL_UNSENT_BYTES:
             raise Overloaded
 
     def begin_stream(self) -> None:
@@ -86,6 +86,6 @@ class OutputLimits:
             raise Overloaded
 
     def end_stream(self) -> None:
-        """Let another stream begin."""
+        """Give the turn to another stream."""
         self._turns.release()
         self._streams -= 1

@@ -14,7 +14,7 @@ from medmitra_cases.responses import LIMITS
 from medmitra_cases.schemas import error_body
 from medmitra_cases.server.output_limits import SLICE_BYTES
 from medmitra_cases.telemetry import metrics, request_id
-from medmitra_cases.web import BROKEN_OFF, RECEIVED_AT, SECURITY_HEADERS, audit, client_address
+from medmitra_cases.web import BROKEN_OFF, RECEIVED_AT, SECURITY_HEADERS, audit, client_address, report_fault
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class ResponseTask(WSGITask):  # type: ignore[misc]
             _count(self, BROKEN_OFF)
             raise
         except Overloaded as error:
-            self._refuse(f"Internal server error: {error.public_text} (request id {request_id.current()})")
+            self._refuse(report_fault(error))
         else:
             _count(self, self.status[:3])
 
@@ -116,11 +116,8 @@ class ResponseTask(WSGITask):  # type: ignore[misc]
         self.channel.last_activity = 0  # the present: the timeout of the client begins now
         if self.channel.server.draining and len(self.channel.requests) == 1:
             self.request.headers["CONNECTION"] = "close"  # as if the client had sent it
-        is_complete = (
-            "Content-Length",
-            str(self.content_length),
-        ) in self.response_headers or not self.has_body
-        if not (self._is_kept and is_complete):
+        has_length = ("Content-Length", str(self.content_length)) in self.response_headers
+        if not self._is_kept or (self.has_body and not has_length):
             header: bytes = super().build_response_header()
             return header
         # The same bytes, in a third of waitress's time.

@@ -13,7 +13,7 @@ _current: ContextVar[str] = ContextVar("request_id", default="")
 
 
 def start(header: str) -> None:
-    """Set the request id of this thread.
+    """Set the id of the current request.
 
     Args:
         header: The ``X-Request-ID`` header of the request; empty if it has none.
@@ -26,7 +26,7 @@ def current() -> str:
 
     Returns:
         The ``X-Request-ID`` from the proxy if ``VALID_ID`` matches it, else 16 random hexadecimal digits.
-        Empty in a thread that handles no request.
+        Empty outside of requests.
     """
     return _current.get()
 

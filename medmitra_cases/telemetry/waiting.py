@@ -35,7 +35,7 @@ def call_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
         The result of the function.
 
     Raises:
-        BaseException: What the function raises.
+        BaseException: The exception that the function raises.
     """
     current = scheduler.get()
     if current is None:

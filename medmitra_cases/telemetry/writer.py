@@ -14,7 +14,7 @@ from medmitra_cases.telemetry.stderr import write_to_stderr
 # Bytes of lines that wait for stderr: some 15,000 requests. Lines above this bound are lost, and counted.
 MAX_QUEUED_BYTES = 4 << 20
 
-# Seconds that a line waits for more lines to be written with it: each write interrupts the busy threads.
+# Seconds that a line waits for more lines to be written with it: each write interrupts the requests.
 BATCH_SECONDS = 0.01
 
 # Seconds that flushes wait altogether if stderr accepts no data.
@@ -30,8 +30,8 @@ class _Gap:
 class LineWriter:
     """Writes lines to stderr, in batches and from its own thread.
 
-    A thread that writes releases the interpreter lock and queues for it again behind all other threads. When
-    8 busy threads wrote their own lines, requests/s fell to a sixth.
+    A write can block. It also releases the interpreter lock, and waits for it again behind all other threads:
+    when 8 threads that handled requests wrote their own lines, requests/s fell to a sixth.
 
     Attributes:
         formatter: The format of the line that reports lost lines.
@@ -53,7 +53,7 @@ class LineWriter:
         self._gap: _Gap | None = None  # the last entry in the queue, while no line fits
         self._refused_lines = 0  # by stderr, since the last line that it accepted
         self._is_torn = False  # whether stderr has only the beginning of its last line
-        self._is_stalled = False  # whether a flush has waited in vain since the last write
+        self._is_stalled = False  # whether a flush has timed out since the last write
 
     def put(self, line: str) -> None:
         """Queue a line. If too many bytes are queued, drop and count it: the caller never waits for stderr.

@@ -4,7 +4,7 @@ from medmitra_cases.web import audit, cors, error_handlers, headers
 from medmitra_cases.web.addresses import client_address
 from medmitra_cases.web.application import RECEIVED_AT, Application
 from medmitra_cases.web.audit import BROKEN_OFF
-from medmitra_cases.web.error_handlers import broken_off
+from medmitra_cases.web.error_handlers import broken_off, report_fault
 from medmitra_cases.web.headers import CACHE_HEADERS, SECURITY_HEADERS
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "cors",
     "error_handlers",
     "headers",
+    "report_fault",
 ]

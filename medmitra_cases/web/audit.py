@@ -77,8 +77,9 @@ class Entry:
             "duration_ms": round((time.perf_counter() - self._started) * 1_000, 3),
         }
         text = msgspec.json.encode(line).decode()
-        if _log.handlers == [_handler] and not _log.filters and _log.isEnabledFor(logging.INFO):
-            _handler.writer.put(text)  # the log record would take as long as all the rest of this function
+        is_plain = _log.handlers == [_handler] and not _log.filters and not _handler.filters
+        if is_plain and _log.isEnabledFor(logging.INFO):
+            _handler.writer.put(text)  # the log record would take as long as the rest of this method
         else:
             _log.info(text)
 

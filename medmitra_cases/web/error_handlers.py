@@ -103,9 +103,21 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _fault(error: Exception) -> Response:
+    return error_response(500, report_fault(error))
+
+
+def report_fault(error: Exception) -> str:
+    """Log that the current request failed.
+
+    Args:
+        error: The reason.
+
+    Returns:
+        The detail of the 500.
+    """
     name = request_id.current()
     _log_fault("failed", error, name)
-    return error_response(500, f"Internal server error: {_public_text(error)} (request id {name})")
+    return f"Internal server error: {_public_text(error)} (request id {name})"
 
 
 def _log_fault(event: str, error: Exception, name: str) -> None:

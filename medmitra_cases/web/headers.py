@@ -31,7 +31,7 @@ MAX_FIELD_BYTES = 500
 def ignore_if_long(*names: str) -> Callable[[], None]:
     """Make a function for ``before_request`` that removes header fields which would take long to parse.
 
-    A request that needs no token costs what a stranger likes, if its fields are parsed whatever their length.
+    Without it, clients without a token could make the service parse fields of any length.
 
     Args:
         *names: The fields as keys of the WSGI environment. The response may depend on them, but need not.
