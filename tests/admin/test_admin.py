@@ -49,7 +49,7 @@ def not_ready(detail: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def server(layout_database: CasesDatabase) -> Iterator[Running]:
-    """Run the service with two threads."""
+    """Run the service with two requests at a time."""
     with serve(layout_database.service_dsn, MEDMITRA_THREADS=str(THREADS), **ADMIN) as server:
         yield server
 
@@ -143,7 +143,7 @@ def test_livez_and_readyz_report_a_working_service(server: Running) -> None:
     assert server.ask_admin("/readyz") == READY
 
 
-def test_livez_works_if_all_threads_wait_for_the_database(server: Running, database: CasesDatabase) -> None:
+def test_livez_works_if_all_requests_wait_for_the_database(server: Running, database: CasesDatabase) -> None:
     before = server.metric(IN_FLIGHT)
     with database.locked() as writer, ThreadPoolExecutor(5) as pool:
         responses = [pool.submit(server.get, TARGET) for _ in range(5)]
@@ -346,13 +346,13 @@ class TestMetrics:
 
     def test_connections_and_retries_are_counted(self, new_server: Running, database: CasesDatabase) -> None:
         assert new_server.metric(OPEN) == 0
-        request_on_all_threads(new_server, database)
+        request_on_all_connections(new_server, database)
         assert new_server.metric(OPEN) == THREADS
         assert new_server.metric(RETRIES) == 0
         new_server.ask_admin("/readyz")
         assert new_server.metric(OPEN) == THREADS  # readiness took an idle one
         execute(database.owner, f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}")
-        request_on_all_threads(new_server, database)
+        request_on_all_connections(new_server, database)
         assert new_server.metric(RETRIES) == THREADS
         assert new_server.metric(OPEN) == THREADS
         assert new_server.metric(BUSY) == 0
@@ -400,8 +400,8 @@ class TestMetrics:
             assert secret not in text, secret
 
 
-def request_on_all_threads(server: Running, database: CasesDatabase) -> None:
-    """Make each thread query the database once, all at the same time."""
+def request_on_all_connections(server: Running, database: CasesDatabase) -> None:
+    """Make the service query the database on both connections at the same time."""
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(THREADS))
         writer = stack.enter_context(database.locked())

@@ -24,7 +24,7 @@ BODY = json.dumps({"keys": KEYS}).encode()
 LATE = "no keys from MEDMITRA_JWKS_URL"
 
 
-class DrippingServer:
+class SlowServer:
     """Sends each client the beginning of a response, and then a byte again and again.
 
     Attributes:
@@ -67,8 +67,8 @@ class DrippingServer:
 
 
 @pytest.fixture
-def server() -> Iterator[DrippingServer]:
-    with closing(DrippingServer()) as server:
+def server() -> Iterator[SlowServer]:
+    with closing(SlowServer()) as server:
         yield server
 
 
@@ -80,7 +80,7 @@ def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def url(server: DrippingServer) -> str:
+def url(server: SlowServer) -> str:
     return f"http://127.0.0.1:{server.port}/keys"
 
 
@@ -104,7 +104,7 @@ RESPONSES = {
 @pytest.mark.parametrize(("beginning", "byte"), RESPONSES.values(), ids=RESPONSES)
 def test_the_next_fetch_begins(
     client: FlaskClient,
-    server: DrippingServer,
+    server: SlowServer,
     caplog: pytest.LogCaptureFixture,
     beginning: bytes,
     byte: bytes,
@@ -118,7 +118,7 @@ def test_the_next_fetch_begins(
 
 
 def test_known_keys_are_valid_meanwhile_and_new_ones_afterwards(
-    client: FlaskClient, server: DrippingServer, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, server: SlowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert accepted(ask(client, TOKEN))
     server.beginning = HEADER
@@ -131,7 +131,7 @@ def test_known_keys_are_valid_meanwhile_and_new_ones_afterwards(
 
 
 def test_a_tls_handshake(
-    layout_database: CasesDatabase, server: DrippingServer, caplog: pytest.LogCaptureFixture
+    layout_database: CasesDatabase, server: SlowServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.beginning = b"\x16\x03\x03\x40\x00"  # the header of a record of 16 kB
     with client_of(layout_database, f"https://127.0.0.1:{server.port}/keys") as client:
@@ -141,7 +141,7 @@ def test_a_tls_handshake(
 
 def test_a_proxy(
     layout_database: CasesDatabase,
-    server: DrippingServer,
+    server: SlowServer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -172,7 +172,7 @@ def test_a_name_server(
 
 @pytest.mark.parametrize("scheme", ["http", "HTTP", "Http"])
 def test_plain_http_uses_no_proxy_in_any_spelling(
-    layout_database: CasesDatabase, server: DrippingServer, monkeypatch: pytest.MonkeyPatch, scheme: str
+    layout_database: CasesDatabase, server: SlowServer, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")

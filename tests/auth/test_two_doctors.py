@@ -11,12 +11,12 @@ from medmitra_cases.auth.tokens import mint_token
 from medmitra_cases.settings.settings import Settings
 from tests.support.factories import CasesDatabase, case, execute, settings
 from tests.support.processes import Running, serve
+from tests.support.tokens import SECRET
 
 URL = "/cases/all_cases"
 # This is not the published id, because an error contains that one as an example.
 DOCTOR = "1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f1"
 OTHER = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
-SECRET = "test-secret-of-thirty-two-bytes-or-more"
 
 
 @pytest.fixture(scope="module")

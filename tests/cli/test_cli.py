@@ -24,6 +24,7 @@ from tests.support.factories import DOCTOR, LAYOUTS, PRODUCT_TABLE, Layout, clie
 from tests.support.processes import COMMAND, TIMEOUT_SECONDS, environment
 from tests.support.processes import run as run_process
 from tests.support.terminals import run_on_terminal
+from tests.support.tokens import SECRET
 
 
 @pytest.fixture
@@ -376,7 +377,7 @@ def test_check_reports_the_source_of_etags(
     assert result.exit_code == (verdict == "✗")
 
 
-# What fills the column id, in the table and below a view.
+# The ways to fill the column id: in the table, and in the table below a view.
 SEQUENCES = {
     "CACHE": "ALTER SEQUENCE {}.cases_id_seq CACHE 20",
     "descending": "ALTER SEQUENCE {}.cases_id_seq INCREMENT BY -1 MAXVALUE 1000 RESTART 1000",
@@ -509,9 +510,6 @@ def test_check_prints_colours_on_a_terminal(empty_database: str, owner: Connecti
     assert status == 1
     assert all(colour in output for colour in (green, yellow, red))
     assert "\x1b" not in run_on_terminal("check", DATABASE_URL=empty_database, NO_COLOR="1")[1]
-
-
-SECRET = "test-secret-of-thirty-two-bytes-or-more"
 
 
 def test_serve_accepts_the_printed_token(empty_database: str, owner: Connection) -> None:

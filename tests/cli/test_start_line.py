@@ -9,9 +9,9 @@ import pytest
 from medmitra_cases.cli.start_line import start_line
 from tests.support.factories import settings
 from tests.support.processes import COMMAND, environment
+from tests.support.tokens import SECRET
 
 URL = "postgresql://reader:hunter2@db.example/clinic?application_name=s3cr3t"
-SECRET = "test-secret-of-thirty-two-bytes-or-more"
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def database(url: str) -> str:
     return line(url).partition(", from ")[2].partition(", to ")[0]
 
 
-def test_the_line_names_address_threads_database_and_access() -> None:
+def test_the_line_names_address_requests_database_and_access() -> None:
     assert line(MEDMITRA_JWT_SECRET=SECRET) == (
         "Serving cases on http://127.0.0.1:8000 with 4 requests at a time,"
         " from clinic at db.example:5432, to each doctor by token (HS256)"

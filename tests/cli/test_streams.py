@@ -22,8 +22,8 @@ from tests.support.processes import (
     wait_until,
 )
 from tests.support.programs import accepts_connections, free_port
+from tests.support.tokens import SECRET
 
-SECRET = "test-secret-of-thirty-two-bytes-or-more"
 FULL, CLOSED = "Error: No space left on device\n", "Error: stdout is closed\n"
 
 PRINTING = [

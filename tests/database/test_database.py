@@ -26,20 +26,13 @@ from medmitra_cases.errors import DatabaseUnavailable, QueryTimedOut
 from medmitra_cases.telemetry import metrics
 from medmitra_cases.testing.postgres import new_database
 from tests.support import factories
-from tests.support.factories import DOCTOR, CasesDatabase, case, client_on, execute
+from tests.support.factories import DOCTOR, SESSIONS, CasesDatabase, backend_pid, case, client_on, execute
 from tests.support.processes import frozen, serve, wait_until
 from tests.support.proxy import Proxy
 
 T = TypeVar("T")
 
 TARGET = f"/cases/all_cases?user_id={DOCTOR}"
-SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname = current_database()"
-
-
-def sessions(database: CasesDatabase) -> int:
-    """Return the number of the service's sessions in Postgres."""
-    ((count,),) = execute(database.owner, f"SELECT count(*) {SESSIONS}")
-    return int(count)
 
 
 def read(reader: Database, query: Callable[[Connection], T]) -> T:
@@ -47,25 +40,15 @@ def read(reader: Database, query: Callable[[Connection], T]) -> T:
     return reader.read(time.monotonic(), query)
 
 
-def backend_pid(connection: Connection) -> int:
-    return connection.info.backend_pid
-
-
-def reported_pid(connection: Connection) -> int:
-    """Return the pid that the server reports."""
-    ((pid,),) = execute(connection, "SELECT pg_backend_pid()")
-    return int(pid)
-
-
 def test_a_request_succeeds_after_all_backends_were_terminated(
     client: FlaskClient, database: CasesDatabase
 ) -> None:
     database.add(case())
     before = client.get(TARGET)
-    execute(database.owner, f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}")
+    database.terminate_sessions()
     after = client.get(TARGET)
     assert (after.status_code, after.data) == (200, before.data)
-    assert sessions(database) == 1
+    assert len(database.sessions) == 1
 
 
 def test_there_are_as_many_connections_as_simultaneous_reads_until_close(
@@ -83,7 +66,7 @@ def test_there_are_as_many_connections_as_simultaneous_reads_until_close(
             writer.rollback()
         assert [future.result() for future in statuses] == [200] * threads
         assert list(pool.map(send_request, range(3 * threads))) == [200] * 3 * threads
-        assert sessions(database) == threads
+        assert len(database.sessions) == threads
         service_database.close()
         wait_until_sessions(database, 0)
 
@@ -91,10 +74,10 @@ def test_there_are_as_many_connections_as_simultaneous_reads_until_close(
 def wait_until_sessions(database: CasesDatabase, count: int) -> None:
     """Wait for this number of sessions: Postgres notices a closed connection some milliseconds later."""
     for _ in range(1000):
-        if sessions(database) == count:
+        if len(database.sessions) == count:
             return
         execute(database.owner, "SELECT pg_sleep(0.01)")
-    assert sessions(database) == count
+    assert len(database.sessions) == count
 
 
 def test_threads_that_end_leave_their_connection_to_others(app: Flask, database: CasesDatabase) -> None:
@@ -102,7 +85,7 @@ def test_threads_that_end_leave_their_connection_to_others(app: Flask, database:
         thread = threading.Thread(target=lambda: app.test_client().get(TARGET))
         thread.start()
         thread.join()
-    assert sessions(database) == 1
+    assert len(database.sessions) == 1
 
 
 def test_a_read_after_close_reconnects(
@@ -111,7 +94,7 @@ def test_a_read_after_close_reconnects(
     assert client.get(TARGET).status_code == 200
     service_database.close()
     assert client.get(TARGET).status_code == 200
-    assert sessions(database) == 1
+    assert len(database.sessions) == 1
 
 
 def test_reads_reuse_the_connection(database: CasesDatabase) -> None:
@@ -228,28 +211,28 @@ class TestProxied:
         with closing(Database(proxy.dsn, wait_seconds=0.3)) as reader:
             for _ in range(2):
                 with pytest.raises(DatabaseUnavailable):
-                    read(reader, reported_pid)
+                    read(reader, backend_pid)
             proxy.forwards.set()
-            wait_until(lambda: sessions(database) == 1)
-            ((pid,),) = execute(database.owner, f"SELECT pid {SESSIONS}")
-            assert read(reader, reported_pid) == pid
+            wait_until(lambda: len(database.sessions) == 1)
+            (pid,) = database.sessions
+            assert read(reader, backend_pid) == pid
             assert proxy.accepted == 1
 
     def test_a_read_ignores_an_old_connection_failure(self, proxy: Proxy) -> None:
         proxy.forwards.clear()
         with closing(Database(proxy.dsn, wait_seconds=0)) as reader:
             with pytest.raises(DatabaseUnavailable):
-                read(reader, reported_pid)
+                read(reader, backend_pid)
             proxy.hang_up()
             wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "connect"])
             proxy.forwards.set()
-            assert read(reader, reported_pid)
+            assert read(reader, backend_pid)
 
     def test_a_server_that_stops_responding_is_cut_off(self, proxy: Proxy) -> None:
         url = psycopg2.extensions.make_dsn(proxy.dsn, options="-c statement_timeout=100")
         threads, retries_before = set(threading.enumerate()), retries()
         with closing(Database(url, wait_seconds=5)) as reader:
-            pid = read(reader, reported_pid)
+            pid = read(reader, backend_pid)
             open_before = len(descriptors())
             proxy.forwards.clear()
             started = time.monotonic()
@@ -259,7 +242,7 @@ class TestProxied:
             assert 0.1 + 1.5 <= time.monotonic() - started < 5
             assert retries() == retries_before
             proxy.forwards.set()
-            assert read(reader, reported_pid) != pid
+            assert read(reader, backend_pid) != pid
             wait_until(lambda: len(descriptors()) == open_before)
         wait_until(lambda: set(threading.enumerate()) - threads <= proxy.threads)
 
@@ -268,7 +251,7 @@ class TestProxied:
             cut: list[Connection] = []
             read(reader, cut.append)
             cut[0].cut()  # as if the response came at the very moment of the timeout
-            assert read(reader, reported_pid)
+            assert read(reader, backend_pid)
 
 
 @pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
@@ -276,7 +259,7 @@ def test_a_frozen_backend_causes_a_query_timeout(database: CasesDatabase) -> Non
     url = psycopg2.extensions.make_dsn(database.service_dsn, options="-c statement_timeout=100")
     with client_on(url) as client:
         assert client.get(TARGET).status_code == 200
-        ((pid,),) = execute(database.owner, f"SELECT pid {SESSIONS}")
+        (pid,) = database.sessions
         retries_before = retries()
         with frozen(pid):
             response = client.get(TARGET)
@@ -289,9 +272,9 @@ def test_a_frozen_backend_causes_a_query_timeout(database: CasesDatabase) -> Non
 def test_a_request_past_its_deadline_gets_one_attempt(database: CasesDatabase) -> None:
     arrived_at = time.monotonic() - 60
     with closing(Database(database.service_dsn, wait_seconds=1)) as reader:
-        pid = reader.read(arrived_at, reported_pid)
+        pid = reader.read(arrived_at, backend_pid)
         execute(database.owner, "SELECT pg_terminate_backend(%s, 5000)", [pid])
-        assert reader.read(arrived_at, reported_pid) != pid
+        assert reader.read(arrived_at, backend_pid) != pid
 
 
 def test_a_read_that_lost_its_connection_is_retried_once(database: CasesDatabase) -> None:
@@ -314,20 +297,20 @@ def test_a_read_that_lost_its_connection_is_retried_once(database: CasesDatabase
 def test_a_read_succeeds_after_an_idle_server_was_killed(folder: Path) -> None:
     with closing(Database(f"host={folder}/socket user=postgres", wait_seconds=10)) as reader:
         with embedded_postgres(folder):
-            assert read(reader, reported_pid)
+            assert read(reader, backend_pid)
             (data,) = folder.glob("data-*")
             os.kill(int((data / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
             wait_until(lambda: not (data / "postmaster.pid").exists())
         # libpq reports such a connection as good even after its error.
         with embedded_postgres(folder):
-            assert read(reader, reported_pid)
+            assert read(reader, backend_pid)
 
 
 def test_a_query_that_fails_past_the_deadline_is_not_retried(database: CasesDatabase) -> None:
     pids = []
 
     def select(connection: Connection) -> None:
-        pids.append(reported_pid(connection))
+        pids.append(backend_pid(connection))
         execute(connection, "SELECT pg_sleep(0.1)")
         execute(database.owner, "SELECT pg_terminate_backend(%s, 5000)", [pids[-1]])
         execute(connection, "SELECT 42")
@@ -336,7 +319,7 @@ def test_a_query_that_fails_past_the_deadline_is_not_retried(database: CasesData
         with pytest.raises(DatabaseUnavailable):
             read(reader, select)
         assert len(pids) == 1
-        assert read(reader, reported_pid) != pids[0]
+        assert read(reader, backend_pid) != pids[0]
 
 
 @pytest.mark.parametrize("timeout", ["100", "0"])
@@ -356,12 +339,12 @@ def test_a_cancelled_query_is_not_retried(database: CasesDatabase, timeout: str)
             execute(database.owner, "SELECT pg_cancel_backend(%s)", pids)
         with pytest.raises(QueryTimedOut):
             future.result()
-        assert pids == [pool.submit(read, reader, reported_pid).result()]
+        assert pids == [pool.submit(read, reader, backend_pid).result()]
     assert retries() == retries_before
 
 
 @pytest.mark.parametrize("state", ["down", "silent"])
-def test_the_wait_for_a_thread_counts_as_wait_for_the_database(state: str) -> None:
+def test_the_wait_for_its_turn_counts_as_wait_for_the_database(state: str) -> None:
     wait_seconds = 1.0
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
@@ -407,7 +390,7 @@ def test_the_process_closes_its_connections_when_it_ends(database: CasesDatabase
     with serve(database.service_dsn, **admin) as server:
         assert server.ask_admin("/readyz")[0] == 200
         assert server.get(TARGET)[0].status == 200
-        assert sessions(database) == 1
+        assert len(database.sessions) == 1
         assert server.end() == 0
         wait_until_sessions(database, 0)
     assert not re.search("Traceback|Exception", server.printed)

@@ -73,7 +73,7 @@ FORK_DURING_A_READ = """
 def fork_and_go_on(connection):
     before = pid(connection)
     def child():
-        # What is inherited leads nowhere, and may even be closed.
+        # The inherited connection does not reach the server, so the child may even close it.
         for use in (lambda: pid(connection), connection.close):
             try:
                 use()
@@ -129,8 +129,7 @@ middle = os.fork()
 if middle == 0:  # has a session, and a child that outlives it
     own = read()
     if os.fork() == 0:
-        time.sleep(30)
-        os._exit(0)
+        signal.pause()  # the signal at the end of this program ends it
     os.write(writer, str(own).encode())
     os.kill(os.getpid(), signal.SIGKILL)
 own = int(os.read(reader, 20))

@@ -1,6 +1,6 @@
-"""The pool: fewer connections than threads, first come first served, maximum age, refused logins."""
+"""The pool: fewer connections than requests, first come first served, maximum age, refused logins."""
 
-import socket
+import socketserver
 import struct
 import threading
 import time
@@ -21,7 +21,7 @@ from medmitra_cases.database.connection import Connection, connect
 from medmitra_cases.database.database import Database
 from medmitra_cases.embedded.postgres import embedded_postgres
 from medmitra_cases.errors import DatabaseUnavailable
-from tests.support.factories import DOCTOR, LAYOUTS, CasesDatabase, case, client_on, execute
+from tests.support.factories import DOCTOR, LAYOUTS, CasesDatabase, backend_pid, case, client_on, execute
 from tests.support.load import load
 from tests.support.processes import TIMEOUT_SECONDS, serve, wait_until
 from tests.support.proxy import Proxy
@@ -33,20 +33,7 @@ pytestmark = [
 ]
 
 TARGET = f"/cases/all_cases?user_id={DOCTOR}"
-SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname = current_database()"
 ADMIN = {"MEDMITRA_ADMIN_LISTEN": "127.0.0.1:0"}
-
-
-def sessions(database: CasesDatabase) -> int:
-    """Return the number of the service's sessions in Postgres."""
-    ((count,),) = execute(database.owner, f"SELECT count(*) {SESSIONS}")
-    return int(count)
-
-
-def backend_pid(connection: Connection) -> int:
-    """Return the pid that the server reports."""
-    ((pid,),) = execute(connection, "SELECT pg_backend_pid()")
-    return int(pid)
 
 
 @contextmanager
@@ -74,7 +61,7 @@ def are_waiting(database: Database, count: int) -> bool:
 
 
 @pytest.mark.parametrize("allowed", [1, 4])
-def test_no_request_fails_if_postgres_allows_fewer_connections_than_threads(
+def test_no_request_fails_if_postgres_allows_fewer_connections_than_requests(
     database: CasesDatabase, allowed: int
 ) -> None:
     database.add(case())
@@ -88,7 +75,7 @@ def test_no_request_fails_if_postgres_allows_fewer_connections_than_threads(
             assert server.ask_admin("/readyz")[0] == 200
         clients.stop()
         assert clients.failed == []
-        assert 0 < sessions(database) <= allowed
+        assert 0 < len(database.sessions) <= allowed
         # The limit is raised while the service runs.
     with serve(database.service_dsn, MEDMITRA_THREADS="8") as server:
         assert server.get(TARGET)[0].status == 200
@@ -99,7 +86,7 @@ def test_a_read_waits_for_its_turn_while_a_long_list_has_the_only_connection(dat
         release = threading.Event()
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(reader.read, time.monotonic(), lambda _: release.wait(TIMEOUT_SECONDS))
-            wait_until(lambda: sessions(database) == 1)
+            wait_until(lambda: len(database.sessions) == 1)
             second = pool.submit(reader.read, time.monotonic(), backend_pid)
             wait_until(lambda: waiting(reader) == 1)
             release.set()
@@ -115,7 +102,7 @@ def test_reads_get_connections_in_the_order_in_which_they_came(database: CasesDa
             reads: list[Future[object]] = [
                 pool.submit(reader.read, time.monotonic(), lambda _: release.wait(TIMEOUT_SECONDS))
             ]
-            wait_until(lambda: sessions(database) == 1 and waiting(reader) == 0)
+            wait_until(lambda: len(database.sessions) == 1 and waiting(reader) == 0)
             for number in range(5):
 
                 def note(_: Connection, number: int = number) -> None:
@@ -126,7 +113,7 @@ def test_reads_get_connections_in_the_order_in_which_they_came(database: CasesDa
             release.set()
         assert [read.exception() for read in reads] == [None] * 6
     assert served == [0, 1, 2, 3, 4]
-    assert sessions(database) <= 1
+    assert len(database.sessions) <= 1
 
 
 def test_a_read_without_its_turn_in_time_says_why(database: CasesDatabase) -> None:
@@ -134,7 +121,7 @@ def test_a_read_without_its_turn_in_time_says_why(database: CasesDatabase) -> No
     with limited(database, 1), closing(Database(database.service_dsn, wait_seconds=0.5)) as reader:
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(reader.read, time.monotonic(), lambda _: release.wait(TIMEOUT_SECONDS))
-            wait_until(lambda: sessions(database) == 1)
+            wait_until(lambda: len(database.sessions) == 1)
             with pytest.raises(DatabaseUnavailable) as raised:
                 reader.read(time.monotonic(), backend_pid)
             release.set()
@@ -152,7 +139,7 @@ def test_readiness_does_not_wait_for_requests_that_came_before(database: CasesDa
             reads: list[Future[object]] = [
                 pool.submit(reader.read, time.monotonic(), lambda _: release.wait(TIMEOUT_SECONDS))
             ]
-            wait_until(lambda: sessions(database) == 1 and waiting(reader) == 0)
+            wait_until(lambda: len(database.sessions) == 1 and waiting(reader) == 0)
             for number, name in enumerate(("request", "request", "readiness")):
                 database_of = readiness if name == "readiness" else reader
                 reads.append(
@@ -173,7 +160,7 @@ def test_readiness_and_requests_share_the_only_connection(database: CasesDatabas
         for _ in range(3):
             assert readiness.problem() is None
             assert reader.read(time.monotonic(), backend_pid)
-        assert sessions(database) == 1
+        assert len(database.sessions) == 1
 
 
 @pytest.mark.parametrize("error", [OSError("Too many open files"), RuntimeError("can't start new thread")])
@@ -201,7 +188,7 @@ def test_a_read_waits_for_its_turn_if_the_process_cannot_open_another_connection
         release.set()
         assert first.result()
         assert second.result()
-        assert sessions(database) == 1
+        assert len(database.sessions) == 1
 
 
 def test_an_interrupted_read_gives_back_only_a_connection_that_is_idle(database: CasesDatabase) -> None:
@@ -215,7 +202,7 @@ def test_an_interrupted_read_gives_back_only_a_connection_that_is_idle(database:
         with pytest.raises(KeyboardInterrupt):
             reader.read(time.monotonic(), interrupt)
         assert reader.read(time.monotonic(), backend_pid) != pid
-        assert sessions(database) == 1
+        assert len(database.sessions) == 1
 
 
 def test_a_connection_is_replaced_at_its_maximum_age(database: CasesDatabase) -> None:
@@ -237,7 +224,7 @@ def test_one_read_closes_all_idle_connections_that_are_too_old(database: CasesDa
             before = {pid.result()[1] for pid in pids}
         assert len(before) == 4
         wait_until(lambda: reader.read(time.monotonic(), backend_pid) not in before)
-        wait_until(lambda: sessions(database) == 1)
+        wait_until(lambda: len(database.sessions) == 1)
 
 
 def test_readiness_replaces_its_connection_too(database: CasesDatabase) -> None:
@@ -246,7 +233,7 @@ def test_readiness_replaces_its_connection_too(database: CasesDatabase) -> None:
 
         def pids() -> set[int]:
             assert server.ask_admin("/readyz")[0] == 200
-            seen.update(pid for (pid,) in execute(database.owner, f"SELECT pid {SESSIONS}"))
+            seen.update(database.sessions)
             return seen
 
         wait_until(lambda: len(pids()) == 3)
@@ -263,7 +250,7 @@ def test_a_read_that_is_older_than_its_connection_may_be_is_completed(database: 
         assert reader.read(time.monotonic(), backend_pid) != pid
 
 
-def test_no_thread_goes_on_reading_the_old_server_after_its_name_has_moved(
+def test_no_request_reads_the_old_server_after_its_name_has_moved(
     database: CasesDatabase, folder: Path
 ) -> None:
     database.add(case())
@@ -310,38 +297,45 @@ def test_connections_do_not_expire_at_the_same_time(database: CasesDatabase) -> 
     assert all(800 <= age <= 1000 for age in ages)
 
 
-class RefusingServer:
-    """A server that refuses each login as Postgres does, and counts them."""
+class RefusingServer(socketserver.ThreadingTCPServer):
+    """A server that refuses each login with an error message.
+
+    Attributes:
+        dsn: Its connection string.
+        responds: Set while it sends the errors. It accepts connections in any case.
+        logins: The number of logins so far.
+        most_at_once: The maximum number of logins at the same time.
+    """
+
+    daemon_threads = True
 
     def __init__(self, message: bytes) -> None:
-        self._message = message
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.dsn = f"host=127.0.0.1 port={self._listener.getsockname()[1]} sslmode=disable user=x dbname=x"
-        self.logins = self.most_at_once = self._now = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(("127.0.0.1", 0), _RefusedLogin)
+        self.message = message
+        self.dsn = f"host=127.0.0.1 port={self.server_address[1]} sslmode=disable user=x dbname=x"
+        self.responds = threading.Event()
+        self.responds.set()
+        self.logins = self.most_at_once = self.now = 0
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
 
     def close(self) -> None:
         """Stop."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self.shutdown()
+        self.server_close()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            self.logins += 1
-            self._now += 1
-            self.most_at_once = max(self.most_at_once, self._now)
-            threading.Thread(target=self._refuse, args=(client,), daemon=True).start()
 
-    def _refuse(self, client: socket.socket) -> None:
-        with client:
-            client.recv(1_000)  # the startup packet
-            time.sleep(0.02)  # other attempts would overlap
-            self._now -= 1
-            client.sendall(b"E" + struct.pack("!I", len(self._message) + 4) + self._message)
+class _RefusedLogin(socketserver.BaseRequestHandler):
+    server: RefusingServer
+
+    def handle(self) -> None:
+        server = self.server
+        server.logins += 1
+        server.now += 1
+        server.most_at_once = max(server.most_at_once, server.now)
+        self.request.recv(1_000)  # the startup packet
+        server.responds.wait(TIMEOUT_SECONDS)
+        server.now -= 1
+        self.request.sendall(b"E" + struct.pack("!I", len(server.message) + 4) + server.message)
 
 
 @pytest.mark.parametrize(
@@ -368,8 +362,12 @@ def test_all_reads_share_one_refused_login_at_a_time_and_its_growing_pauses(
                 failures.append(raised.value)
                 stop.wait(0.005)
 
+        server.responds.clear()
         with ThreadPoolExecutor(8) as pool:
             polls = [pool.submit(poll) for _ in range(8)]
+            wait_until(lambda: are_waiting(reader, 8))
+            assert server.logins <= 1  # the first attempt waits for its response
+            server.responds.set()
             wait_until(lambda: server.logins >= 6 and len(failures) > 100)
             began_at, logins = time.monotonic(), server.logins
             wait_until(lambda: time.monotonic() > began_at + 1)
@@ -392,6 +390,50 @@ def test_a_read_whose_time_is_over_makes_one_attempt_to_connect() -> None:
                 reader.read(time.monotonic() - 60, backend_pid)
             assert server.logins <= logins + 1
     assert server.logins >= 1
+
+
+def test_a_connection_that_opens_after_the_close_is_closed(database: CasesDatabase) -> None:
+    with closing(Proxy(database.service_dsn)) as proxy:
+        proxy.forwards.clear()
+        with (
+            closing(Database(proxy.dsn, wait_seconds=0.5)) as reader,
+            pytest.raises(DatabaseUnavailable),
+        ):
+            reader.read(time.monotonic(), backend_pid)
+        proxy.forwards.set()
+        wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "connect"])
+        assert database.sessions == []
+
+
+def test_a_connection_that_is_given_back_after_the_close_is_closed(database: CasesDatabase) -> None:
+    def select_cases(connection: Connection) -> object:
+        return execute(connection, "SELECT 1 FROM medmitra.cases")
+
+    reader = Database(database.service_dsn, wait_seconds=30)
+    with ThreadPoolExecutor(1) as pool:
+        with database.locked():
+            read = pool.submit(
+                reader.read,
+                time.monotonic(),
+                partial(execute, statement="SELECT FROM medmitra.cases LIMIT 1"),
+            )
+            wait_until(lambda: database.waiting)
+            reader.close()
+        assert read.result() == []
+    wait_until(lambda: database.sessions == [])
+
+
+def test_readiness_beside_requests_repeats_no_read(database: CasesDatabase) -> None:
+    database.add(case())
+    with (
+        serve(database.service_dsn, **ADMIN) as server,
+        load(lambda: HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_SECONDS), TARGET, 8) as clients,
+    ):
+        while len(clients.answers) < 300:
+            assert server.ask_admin("/readyz")[0] == 200
+        clients.stop()
+        assert {answer.status for answer in clients.answers} == {200}
+        assert server.metric("medmitra_database_retries_total") == 0
 
 
 @pytest.mark.parametrize("wrong", ["NOLOGIN", "CONNECTION LIMIT 0", "DATABASE"])

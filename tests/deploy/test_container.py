@@ -14,10 +14,10 @@ from tests.deploy.images import image_config, mounted_image
 from tests.deploy.parts import child_pid, run_command
 from tests.support.factories import DOCTOR, CasesDatabase, case, in_json, settings
 from tests.support.processes import Running, running
+from tests.support.tokens import SECRET
 
 pytestmark = pytest.mark.deploy
 
-SECRET = "test-secret-of-thirty-two-bytes-or-more"
 UID = 10_001
 
 # A container runtime does the same between unshare() and the start of the image's program.

@@ -10,7 +10,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
 
-from medmitra_cases import contract, create_app
+from medmitra_cases import contract
 from medmitra_cases.auth.tokens import mint_token
 from tests.support import factories
 from tests.support.chromium import Visit, visit
@@ -177,20 +177,19 @@ def test_the_page_fits_the_width_of_a_phone(browser: Browser, published_cases: C
 
 
 def test_the_page_works_below_a_path_of_a_proxy(browser: Browser, published_cases: CasesDatabase) -> None:
-    app = create_app(factories.settings(published_cases.service_dsn))
-    server = make_server(
-        "127.0.0.1", 0, DispatcherMiddleware(NotFound(), {"/clinic/api": app}), threaded=True
-    )
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        address = f"http://127.0.0.1:{server.server_port}/clinic/api"
-        with visit(browser) as visited:
-            visited.page.goto(f"{address}/")
-            execute(visited.page)
-            assert_shown(visited.page, "200", *NAMES)
-            assert_same_origin(visited, address)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with factories.client_on(published_cases.service_dsn) as client:
+        app = DispatcherMiddleware(NotFound(), {"/clinic/api": client.application})
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}/clinic/api"
+            with visit(browser) as visited:
+                visited.page.goto(f"{address}/")
+                execute(visited.page)
+                assert_shown(visited.page, "200", *NAMES)
+                assert_same_origin(visited, address)
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()

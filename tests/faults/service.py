@@ -13,7 +13,7 @@ from tests.support.factories import DOCTOR
 from tests.support.load import Answer, Load, load
 from tests.support.processes import TIMEOUT_SECONDS, Running, serve, wait_until
 
-THREADS = 4
+THREADS = 4  # the default of MEDMITRA_THREADS
 TARGET = f"/cases/all_cases?user_id={DOCTOR}"
 
 # The maximum response times: if Postgres is down, MEDMITRA_DATABASE_WAIT_SECONDS and a margin; if it accepts
@@ -68,7 +68,7 @@ class Resources(NamedTuple):
 
 
 def measure_resources(server: Running, postgres: Postgres) -> Resources:
-    """Make every thread and the readiness probe connect, and measure once the numbers no longer change."""
+    """Make all requests and the readiness probe connect, and measure once the numbers no longer change."""
     wait_until(lambda: server.ask_admin("/readyz")[0] == 200)
     with ThreadPoolExecutor(2) as pool:
         with postgres.locked_table():

@@ -1,4 +1,4 @@
-"""Postgres or a pooler accepts fewer connections than the service has threads."""
+"""Postgres or a pooler accepts fewer connections than the service can use."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -33,7 +33,7 @@ def role_limit(postgres: Postgres) -> Iterator[str]:
 
 @contextmanager
 def max_connections(postgres: Postgres) -> Iterator[str]:
-    """Let another role have all other connections of the server."""
+    """Take all other connections of the server as another role."""
     postgres.query("CREATE ROLE other LOGIN")
     ((free,),) = postgres.query(
         "SELECT current_setting('max_connections')::int"

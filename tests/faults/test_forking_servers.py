@@ -20,14 +20,13 @@ from tests.support.factories import DOCTOR, CasesDatabase, case, settings
 from tests.support.key_server import KeyServer
 from tests.support.paths import ROOT
 from tests.support.processes import Running, environment, wait_until
-from tests.support.tokens import EC_KEY, issued_by_key, jwk
+from tests.support.tokens import EC_KEY, SECRET, issued_by_key, jwk
 
 # These tests do not depend on the table layout.
 pytestmark = [pytest.mark.faults, pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)]
 
 OTHER = DOCTOR[:-1] + "a"
 DOCTORS = (DOCTOR, OTHER)
-SECRET = "test-secret-of-thirty-two-bytes-or-more"
 REQUESTS = 300
 
 PROGRAMS = Path(sys.executable).parent

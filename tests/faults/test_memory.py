@@ -1,10 +1,9 @@
 """The memory of a process is bounded, however large the cases are and however slowly clients read."""
 
 import http.client
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import pytest
 from tests.faults.postgres import CASES, Postgres, postgres_with_cases
 from tests.faults.service import TARGET, serving
 from tests.support.factories import DOCTOR
-from tests.support.processes import TIMEOUT_SECONDS, Running, wait_until
+from tests.support.processes import TIMEOUT_SECONDS, Running, raw_request, stalled, wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -106,20 +105,6 @@ def count_cases(server: Running, path: str) -> int:
         return count
 
 
-@contextmanager
-def stalled(server: Running, requests: bytes, count: int) -> Iterator[list[socket.socket]]:
-    """Send requests on many connections, and read nothing until the block ends."""
-    with ExitStack() as stack:
-        clients = [stack.enter_context(closing(server.connect())) for _ in range(count)]
-        for client in clients:
-            client.sendall(requests)
-        yield clients
-
-
-def request(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-
-
 @pytest.mark.parametrize(
     ("name", "clients", "parameters", "etag_source"),
     [
@@ -170,12 +155,12 @@ def test_responses_without_a_body(database: Postgres, etag_source: str) -> None:
 @pytest.mark.parametrize(
     ("requests", "count"),
     [
-        pytest.param(request(target("2,000 x 2 kB")), 100, id="2,000 x 2 kB"),
-        pytest.param(request(target("500 x 10 kB")), 100, id="500 x 10 kB"),
-        pytest.param(request(target("2,000 x 1 kB")), 100, id="2,000 x 1 kB"),
-        pytest.param(request(target("10,000 x 100 kB")), 100, id="10,000 x 100 kB"),
-        pytest.param(request(BUNDLE), 300, id="documentation"),
-        pytest.param(500 * request(TARGET), 100, id="pipelined requests"),
+        pytest.param(raw_request(target("2,000 x 2 kB")), 100, id="2,000 x 2 kB"),
+        pytest.param(raw_request(target("500 x 10 kB")), 100, id="500 x 10 kB"),
+        pytest.param(raw_request(target("2,000 x 1 kB")), 100, id="2,000 x 1 kB"),
+        pytest.param(raw_request(target("10,000 x 100 kB")), 100, id="10,000 x 100 kB"),
+        pytest.param(raw_request(BUNDLE), 300, id="documentation"),
+        pytest.param(500 * raw_request(TARGET), 100, id="pipelined requests"),
     ],
 )
 def test_stalled_clients(database: Postgres, requests: bytes, count: int) -> None:
@@ -189,7 +174,7 @@ def test_stalled_clients(database: Postgres, requests: bytes, count: int) -> Non
 
 def test_stalled_clients_are_disconnected(database: Postgres) -> None:
     with serving(database.service_dsn, MEDMITRA_KEEPALIVE_SECONDS="2") as server:
-        with stalled(server, request(target("2,000 x 2 kB")), 100) as clients:
+        with stalled(server, raw_request(target("2,000 x 2 kB")), 100) as clients:
             wait_until(lambda: server.metric(IN_FLIGHT) >= 40)
             wait_until(lambda: server.metric(IN_FLIGHT) == 0)
             received = [client.recv(1_000) for client in clients]

@@ -55,7 +55,7 @@ def p99(port: int) -> float:
     return statistics.quantiles([answer.seconds for answer in load.answers], n=100)[-1]
 
 
-def test_64_clients_get_their_cases_from_four_threads(postgres: Postgres, tmp_path: Path) -> None:
+def test_64_clients_get_their_cases_with_four_requests_at_a_time(postgres: Postgres, tmp_path: Path) -> None:
     with (
         serving(postgres.service_dsn, MEDMITRA_THREADS="4") as server,
         nginx(tmp_path, server.port) as port,

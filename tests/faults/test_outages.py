@@ -75,7 +75,7 @@ def test_the_service_recovers_from_a_long_outage(postgres: Postgres) -> None:
         serving(postgres.service_dsn) as server,
         serving(postgres.service_dsn) as crowded_server,
         clients(server.port) as small_load,
-        clients(crowded_server.port, 64) as large_load,  # most of these requests wait for a thread
+        clients(crowded_server.port, 64) as large_load,  # most of these requests wait for their turn
     ):
         assert server.ask_admin("/readyz")[0] == 200
         wait_until(lambda: server.metric(CONNECTIONS) > 0)

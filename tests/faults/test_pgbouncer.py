@@ -15,7 +15,7 @@ from medmitra_cases.testing.postgres import open_folder
 from tests.faults.pgbouncer import pgbouncer
 from tests.faults.service import serving
 from tests.responses.test_long_lists import *  # noqa: F403
-from tests.responses.test_long_lists import TERMINATE, _stream_short_lists, _wait_for_old_sessions  # noqa: F401
+from tests.responses.test_long_lists import _stream_short_lists, _wait_for_old_sessions  # noqa: F401
 from tests.schemas.test_user_id import *  # noqa: F403
 from tests.support.factories import DOCTOR, CasesDatabase, execute
 from tests.test_contract import *  # noqa: F403
@@ -38,7 +38,7 @@ def port(server_dsn: str) -> Iterator[int]:
 @pytest.fixture
 def database(database: CasesDatabase, port: int) -> CasesDatabase:
     """Return the database; the service connects to it through PgBouncer, with a new connection."""
-    execute(database.owner, TERMINATE)
+    database.terminate_sessions()
     return dataclasses.replace(
         database, service_dsn=make_dsn(database.service_dsn, host="127.0.0.1", port=port)
     )

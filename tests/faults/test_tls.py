@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from psycopg2.extensions import make_dsn
 
-from medmitra_cases.checks import check_link
+from medmitra_cases.checks import Verdict, check_link
 from medmitra_cases.database import connect
 from medmitra_cases.testing.postgres import open_folder
 from tests.faults.namespaces import Link
@@ -101,7 +101,7 @@ def test_a_link_to_another_machine(database: Database, sslmode: str, mark: str, 
 def test_a_link_within_this_machine(database: Database, sslmode: str, seen: str) -> None:
     with closing(connect(database.dsn("127.0.0.1", sslmode))) as connection:
         assert check_link(connection)[:2] == (
-            check_link(connection).verdict.GOOD,
+            Verdict.GOOD,
             f"the link to the database {seen}",
         )
 

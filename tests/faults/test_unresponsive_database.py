@@ -24,7 +24,7 @@ MAX_CANCEL_SECONDS = 6
 
 
 @pytest.mark.parametrize("fault", [Postgres.locked_table, Postgres.hanging_queries, Postgres.frozen_backends])
-def test_a_hanging_query_loses_no_thread_and_no_connection(
+def test_a_hanging_query_loses_no_place_and_no_connection(
     postgres: Postgres, fault: Callable[[Postgres], AbstractContextManager[None]]
 ) -> None:
     with serving(make_dsn(postgres.service_dsn, options="-c statement_timeout=500")) as server:

@@ -17,15 +17,13 @@ from medmitra_cases.dao.whole import fetch_cases
 from medmitra_cases.database import Database
 from medmitra_cases.errors import BrokenOff, DataRefused
 from medmitra_cases.models import CaseQuery
-from medmitra_cases.responses import cases
+from medmitra_cases.responses import LIMITS, cases
 from medmitra_cases.schemas.case import CaseSchema
-from tests.support.factories import DOCTOR, KEYS, CasesDatabase, execute, in_json
+from tests.support.factories import DOCTOR, KEYS, SESSIONS, CasesDatabase, case, client_on, execute, in_json
 from tests.support.processes import wait_until
 
 CASES_URL = f"/cases/all_cases?user_id={DOCTOR}"
 BOUND = BoundQuery(CaseQuery(DOCTOR), DOCTOR, row_versions=True)
-SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname = current_database()"
-TERMINATE = f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}"
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +123,39 @@ def test_head_of_a_long_list_has_the_headers_of_get(client: FlaskClient, databas
     assert session_states(database) == ["idle"]
 
 
+class Full:
+    """The limits of a server whose clients are too slow for one more body in memory."""
+
+    streams = 0
+
+    def has_room(self, _size: int) -> bool:
+        return False
+
+    def begin_stream(self) -> None:
+        self.streams += 1
+
+    def end_stream(self) -> None:
+        self.streams -= 1
+
+
+@pytest.mark.parametrize("etag_source", ["rows", "body"])
+def test_a_list_for_which_the_server_has_no_room_is_a_stream_with_the_same_tag(
+    database: CasesDatabase, etag_source: str
+) -> None:
+    database.add(*(case() for _ in range(3)))
+    limits = Full()
+    with client_on(database.service_dsn, MEDMITRA_ETAG_SOURCE=etag_source) as client:
+        whole = client.get(CASES_URL)
+        stream = client.get(CASES_URL, environ_overrides={LIMITS: limits})
+        assert "Content-Length" in whole.headers
+        assert "Content-Length" not in stream.headers
+        assert (stream.status_code, stream.data, stream.headers["ETag"]) == (
+            *(200, whole.data),
+            whole.headers["ETag"],
+        )
+    assert limits.streams == 0
+
+
 def test_an_interrupted_list_is_not_json(
     client: FlaskClient, database: CasesDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -132,7 +163,7 @@ def test_an_interrupted_list_is_not_json(
     response = client.get(CASES_URL, headers={"X-Request-ID": "nightshift-1"})
     chunks = iter(response.iter_encoded())
     received = next(chunks)
-    execute(database.owner, TERMINATE)
+    database.terminate_sessions()
     with pytest.raises(BrokenOff):
         received += b"".join(chunks)
     response.close()
@@ -202,7 +233,7 @@ def test_a_lost_connection_is_replaced_before_a_list_begins(
 ) -> None:
     add(database, 50)
     service_database.read(0, CaseBatches, BOUND, 10).close()
-    execute(database.owner, TERMINATE)
+    database.terminate_sessions()
     batches = service_database.read(0, CaseBatches, BOUND, 10)
     assert [len(batch.rows) for batch in batches] == [10] * 5
     batches.close()
@@ -230,7 +261,7 @@ def test_a_list_whose_first_rows_cannot_be_read_gets_a_500(
     class TerminatedBatches(CaseBatches):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            execute(database.owner, TERMINATE)
+            database.terminate_sessions()
 
     add(database, 50)
     monkeypatch.setattr(reader, "CaseBatches", TerminatedBatches)

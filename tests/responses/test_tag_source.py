@@ -1,4 +1,4 @@
-"""What tags are made of: row versions only if each change of a row changes its version, else the body."""
+"""The source of tags: row versions if each change of a row changes its version, else the body."""
 
 import logging
 from collections.abc import Iterator
@@ -257,7 +257,7 @@ def test_a_table_that_becomes_a_foreign_one(empty_database: str, owner: Connecti
         assert get(client, first.headers["ETag"]).status_code == 200
 
 
-def test_check_warns_of_row_versions_that_the_operator_insists_on(
+def test_check_warns_of_row_versions_that_the_operator_has_set(
     empty_database: str, owner: Connection
 ) -> None:
     execute(owner, foreign() + VIEW)

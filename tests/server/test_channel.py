@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import pytest
 
-from tests.support.factories import DOCTOR, CasesDatabase, case, execute
+from tests.support.factories import DOCTOR, SESSIONS, CasesDatabase, case, execute
 from tests.support.processes import TIMEOUT_SECONDS, Running, serve, wait_until
 
 # These tests do not depend on the table layout.
@@ -23,12 +23,11 @@ pytestmark = [
 
 CASES_URL = f"/cases/all_cases?user_id={DOCTOR}"
 REQUEST = f"GET {CASES_URL} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname = current_database()"
 
 
 @pytest.fixture(scope="module")
 def server(layout_database: CasesDatabase) -> Iterator[Running]:
-    """The service with two threads, so that a few clients are enough to make others wait."""
+    """The service with two requests at a time, so that a few clients are enough to make others wait."""
     with serve(layout_database.service_dsn, MEDMITRA_THREADS="2") as server:
         yield server
 
@@ -121,7 +120,9 @@ def read_one(stream: BinaryIO) -> bytes:
     return stream.read(length)
 
 
-def test_many_more_clients_than_threads_are_all_served(server: Running, database: CasesDatabase) -> None:
+def test_many_more_clients_than_requests_at_a_time_are_all_served(
+    server: Running, database: CasesDatabase
+) -> None:
     database.add(case(), case())
 
     with ExitStack() as stack:
@@ -135,7 +136,7 @@ def test_many_more_clients_than_threads_are_all_served(server: Running, database
 
 @pytest.mark.usefixtures("database")
 def test_pipelining_clients_do_not_block_others(server: Running) -> None:
-    pipelined = 500  # requests sent at once, on as many connections as there are threads
+    pipelined = 500  # requests sent at once, on as many connections as there are requests at a time
     received = [0, 0]
 
     def send_pipelined(number: int) -> None:
@@ -195,7 +196,7 @@ def test_clients_that_disconnect_leak_no_descriptors(server: Running, last_bytes
             connection.sendall(REQUEST)
             receive(connection)
             connection.sendall(last_bytes)
-    # A thread that served its first request may have opened its database connection.
+    # The first requests may have opened database connections.
     wait_until(lambda: descriptors(server) <= before + 1)
     assert server.get(CASES_URL)[0].status == 200
 
@@ -248,7 +249,7 @@ class TestLongLists:
             response = client.getresponse()
             assert response.status == 200
             received = response.read(100)
-            execute(database.owner, f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}")
+            database.terminate_sessions()
             with pytest.raises(http.client.IncompleteRead):
                 received += response.read()
         assert server.get(CASES_URL)[0].status == 200
@@ -259,16 +260,16 @@ class TestLongLists:
         with connected(server) as connection:
             connection.sendall(f"GET {CASES_URL} HTTP/1.0\r\n\r\n".encode())
             response = connection.recv(100)
-            execute(database.owner, f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}")
+            database.terminate_sessions()
             while received := connection.recv(1 << 20):
                 response += received
         with pytest.raises(json.JSONDecodeError):
             json.loads(response.partition(b"\r\n\r\n")[2])
 
-    def test_a_client_that_disconnects_frees_its_thread_and_session(
+    def test_a_client_that_disconnects_frees_its_place_and_session(
         self, server: Running, database: CasesDatabase
     ) -> None:
-        for _ in range(4):  # twice as many as there are threads
+        for _ in range(4):  # twice as many as there are requests at a time
             with connected(server) as connection:
                 connection.sendall(REQUEST)
                 connection.recv(100)

@@ -33,7 +33,7 @@ BAD_REQUESTS = f'medmitra_http_request_seconds_count{{route="{URL}",status="400"
 
 @pytest.fixture
 def server(database: CasesDatabase) -> Iterator[Running]:
-    """The service with two threads."""
+    """The service with two requests at a time."""
     with serve(database.service_dsn, MEDMITRA_THREADS="2", **ADMIN) as server:
         yield server
 
@@ -89,7 +89,7 @@ def test_a_draining_server_answers_all_received_requests(
         ThreadPoolExecutor(8) as pool,
     ):
         futures = [pool.submit(server.get, CASES_URL) for _ in range(8)]
-        # Two of the requests are in progress, and six wait for a thread.
+        # Two of the requests are in progress, and six wait for their turn.
         wait_until(lambda: len(database.waiting) == 2 and server.metric(IN_FLIGHT) == 9)
         begun = time.monotonic()
         server.process.send_signal(number)

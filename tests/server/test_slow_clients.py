@@ -5,21 +5,28 @@ import json
 import re
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
 
-from tests.support.factories import DOCTOR, CasesDatabase, case, execute
-from tests.support.processes import TIMEOUT_SECONDS, Running, running, serve, wait_until
+from tests.support.factories import DOCTOR, SESSIONS, CasesDatabase, case, execute
+from tests.support.processes import (
+    TIMEOUT_SECONDS,
+    Running,
+    raw_request,
+    receive_all,
+    running,
+    serve,
+    stalled,
+    wait_until,
+)
 
 # These tests do not depend on the table layout.
 pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
 
 SHORT_LIST = f"/cases/all_cases?user_id={DOCTOR}"
 LONG_LIST = SHORT_LIST.replace(DOCTOR, DOCTOR[:-1] + "5")
-SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname = current_database()"
 STALLED = f"SELECT 1 {SESSIONS} AND state = 'idle in transaction' AND now() - state_change > '0.2s'"
 
 # The command with a wall clock that is wrong by the seconds in a file.
@@ -40,31 +47,10 @@ def _cases(database: CasesDatabase) -> None:
     database.add_many([DOCTOR[:-1] + "5"], 40_000)
 
 
-@contextmanager
-def stalled(server: Running, requests: bytes, count: int = 1) -> Iterator[list[socket.socket]]:
-    """Send requests on new connections, and read nothing until the block ends."""
-    with ExitStack() as stack:
-        clients = [stack.enter_context(closing(server.connect())) for _ in range(count)]
-        for client in clients:
-            client.sendall(requests)
-        yield clients
-
-
-def request(path: str, version: str = "1.1") -> bytes:
-    return f"GET {path} HTTP/{version}\r\nHost: x\r\n\r\n".encode()
-
-
-def read_all(client: socket.socket) -> bytes:
-    received = bytearray()
-    while part := client.recv(1 << 20):
-        received += part
-    return bytes(received)
-
-
 def test_short_lists_do_not_wait_for_stalled_streams(database: CasesDatabase) -> None:
     with (
         serve(database.service_dsn, MEDMITRA_THREADS="2") as server,
-        stalled(server, request(LONG_LIST, "1.0"), 6) as clients,
+        stalled(server, raw_request(LONG_LIST, "1.0"), 6) as clients,
     ):
         # There are as many streams as requests at a time; the other streams wait for these.
         wait_until(lambda: len(execute(database.owner, STALLED)) == 2)
@@ -72,7 +58,7 @@ def test_short_lists_do_not_wait_for_stalled_streams(database: CasesDatabase) ->
             assert server.get(SHORT_LIST)[0].status == 200
         assert len(execute(database.owner, STALLED)) == 2
         first, _ = [client for client in clients if has_data(client)]
-        assert read_all(first).count(b'"case_id"') == 40_000
+        assert receive_all(first).count(b'"case_id"') == 40_000
         wait_until(lambda: sum(map(has_data, clients)) == 2)
 
 
@@ -90,7 +76,7 @@ def test_short_lists_do_not_wait_for_stalled_pipelines(database: CasesDatabase) 
     doctor = DOCTOR[:-1] + "6"
     database.add_many([doctor], 300)
     # As many as the server reads at once: 10 MB of responses.
-    pipeline = 90 * request(SHORT_LIST.replace(DOCTOR, doctor))
+    pipeline = 90 * raw_request(SHORT_LIST.replace(DOCTOR, doctor))
     with (
         serve(database.service_dsn, MEDMITRA_THREADS="2") as server,
         stalled(server, pipeline, 4) as clients,
@@ -105,6 +91,18 @@ def test_short_lists_do_not_wait_for_stalled_pipelines(database: CasesDatabase) 
                     assert responses.readline() == b"HTTP/1.1 200 OK\r\n"
                     length = int(http.client.parse_headers(responses)["Content-Length"])
                     assert len(json.loads(responses.read(length))["cases"]) == 300
+
+
+def test_documentation_is_refused_if_its_readers_use_too_much_memory(database: CasesDatabase) -> None:
+    path = "/docs/swagger-ui-bundle.js"  # 1.5 MB
+    with serve(database.service_dsn) as server, stalled(server, raw_request(path), 150):
+        wait_until(lambda: server.get(path)[0].status == 500)
+        response, body = server.get(path)
+        assert response.headers["Content-Type"] == "application/json"
+        name = response.headers["X-Request-ID"]
+        assert json.loads(body) == {"detail": f"Internal server error: overloaded (request id {name})"}
+        assert server.get(SHORT_LIST)[0].status == 200
+    assert f"{name}" in server.printed
 
 
 @pytest.fixture
@@ -140,11 +138,11 @@ def turn_clock(offset: Path, seconds: int, server: Running) -> None:
 def test_a_clock_that_jumps_ahead_cuts_no_stream_off(database: CasesDatabase, offset: Path) -> None:
     with (
         serve_with(offset, database, 60) as server,
-        stalled(server, request(LONG_LIST, "1.0")) as (client,),
+        stalled(server, raw_request(LONG_LIST, "1.0")) as (client,),
     ):
         wait_until(lambda: execute(database.owner, STALLED))
         turn_clock(offset, 3_600, server)
-        assert read_all(client).count(b'"case_id"') == 40_000
+        assert receive_all(client).count(b'"case_id"') == 40_000
 
 
 def test_a_clock_that_jumps_changes_nothing_for_idle_connections(
@@ -172,13 +170,13 @@ def test_a_clock_that_jumps_changes_nothing_for_idle_connections(
 def test_a_clock_that_jumps_changes_no_drain(database: CasesDatabase, offset: Path, seconds: int) -> None:
     with (
         serve_with(offset, database, 60) as server,
-        stalled(server, request(LONG_LIST, "1.0")) as (client,),
+        stalled(server, raw_request(LONG_LIST, "1.0")) as (client,),
     ):
         wait_until(lambda: execute(database.owner, STALLED))
         server.process.terminate()
         server.wait_for("draining")
         set_offset(offset, seconds)
-        assert read_all(client).count(b'"case_id"') == 40_000
+        assert receive_all(client).count(b'"case_id"') == 40_000
         assert server.wait_for_its_end() == 0
 
 
@@ -186,7 +184,7 @@ def test_a_clock_that_jumps_changes_no_drain(database: CasesDatabase, offset: Pa
 def test_a_silent_client_is_disconnected_whatever_the_clock_says(
     database: CasesDatabase, offset: Path, seconds: int
 ) -> None:
-    with serve_with(offset, database, 3) as server, stalled(server, request(LONG_LIST)):
+    with serve_with(offset, database, 3) as server, stalled(server, raw_request(LONG_LIST)):
         wait_until(lambda: execute(database.owner, STALLED))
         turn_clock(offset, seconds, server)
         wait_until(lambda: not execute(database.owner, f"SELECT 1 {SESSIONS} AND state <> 'idle'"))

@@ -40,6 +40,9 @@ PRODUCT_TABLE = """
     )
 """
 
+# The part of a statement that selects the service's sessions in the database of a test.
+SESSIONS = "FROM pg_stat_activity WHERE usename = 'medmitra_cases' AND datname = current_database()"
+
 _serial = itertools.count(1)
 
 
@@ -48,6 +51,12 @@ def execute(connection: Connection, statement: Any, values: Any = None) -> list[
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return cursor.fetchall() if cursor.description else []
+
+
+def backend_pid(connection: Connection) -> int:
+    """Return the pid that the server reports: a pooler may have several servers."""
+    ((pid,),) = execute(connection, "SELECT pg_backend_pid()")
+    return int(pid)
 
 
 def settings(database_url: str, **variables: str) -> Settings:
@@ -131,6 +140,15 @@ class CasesDatabase:
     owner: Connection
     owner_dsn: str
     service_dsn: str
+
+    @property
+    def sessions(self) -> list[int]:
+        """The pids of the service's sessions."""
+        return [pid for (pid,) in execute(self.owner, f"SELECT pid {SESSIONS}")]
+
+    def terminate_sessions(self) -> None:
+        """End the service's sessions, and wait until they have ended."""
+        execute(self.owner, f"SELECT pg_terminate_backend(pid, 5000) {SESSIONS}")
 
     def clear(self) -> None:
         execute(self.owner, f"TRUNCATE {self.layout.relation}")

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,7 +45,9 @@ def environment(**variables: str) -> dict[str, str]:
 
 def import_that_waits(folder: Path) -> dict[str, str]:
     """Return variables with which the command prints ``importing``, and then waits for its first import."""
-    (folder / "click.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    (folder / "click.py").write_text(
+        "import threading\nprint('importing', flush=True)\nthreading.Event().wait()\n"
+    )
     return {"PYTHONPATH": str(folder)}
 
 
@@ -161,10 +163,25 @@ class Running:
 
 def receive_all(connection: socket.socket) -> bytes:
     """Return everything until the other side closes the connection."""
-    content = b""
-    while received := connection.recv(65_536):
+    content = bytearray()
+    while received := connection.recv(1 << 20):
         content += received
-    return content
+    return bytes(content)
+
+
+def raw_request(path: str, version: str = "1.1") -> bytes:
+    """Return a GET request as bytes."""
+    return f"GET {path} HTTP/{version}\r\nHost: x\r\n\r\n".encode()
+
+
+@contextmanager
+def stalled(server: Running, requests: bytes, count: int = 1) -> Iterator[list[socket.socket]]:
+    """Send requests on new connections, and read nothing until the block ends."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(closing(server.connect())) for _ in range(count)]
+        for client in clients:
+            client.sendall(requests)
+        yield clients
 
 
 def running(*command: str | Path, **variables: str) -> AbstractContextManager[Running]:

@@ -3,6 +3,7 @@
 import select
 import socket
 import threading
+from contextlib import suppress
 
 from psycopg2.extensions import make_dsn, parse_dsn
 
@@ -38,7 +39,8 @@ class Proxy:
     def hang_up(self) -> None:
         """Shut down the open connections."""
         for connection in list(self._open):
-            connection.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the other side has just closed it
+                connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Shut down all connections and stop."""

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 
 import pytest
 
-from tests.support.factories import DOCTOR, CasesDatabase, case, execute
+from tests.support.factories import DOCTOR, CasesDatabase, case
 from tests.support.key_server import KeyServer
 from tests.support.processes import TIMEOUT_SECONDS, environment
 from tests.support.tokens import EC_KEY, issued_by_key, jwk
@@ -60,7 +60,7 @@ def hold_starts(thread_name):
     def held(thread):
         if thread.name == thread_name and os.getpid() == PARENT:
             reached.set()
-            time.sleep(1000)
+            threading.Event().wait()
         start(thread)
     threading.Thread.start = held
     return reached
@@ -149,12 +149,6 @@ def variables(database: CasesDatabase, key_server: KeyServer) -> dict[str, str]:
     return {"DATABASE_URL": database.service_dsn, "MEDMITRA_JWKS_URL": key_server.url}
 
 
-def sessions(database: CasesDatabase) -> list[int]:
-    """The backends of the service."""
-    service = "usename = 'medmitra_cases' AND datname = current_database()"
-    return [pid for (pid,) in execute(database.owner, f"SELECT pid FROM pg_stat_activity WHERE {service}")]
-
-
 def test_parent_and_child_serve_and_the_parent_keeps_its_session(
     database: CasesDatabase, variables: dict[str, str]
 ) -> None:
@@ -170,11 +164,11 @@ pause()
 """
     with program(text, **variables) as forking:
         forking.read_until_paused()
-        before = sessions(database)
+        before = database.sessions
         forking.resume()
         forking.read_until_paused()
         assert len(before) == 1
-        assert sessions(database) == before
+        assert database.sessions == before
         forking.resume()
         lines = forking.end()
     expected = {
@@ -206,7 +200,8 @@ def test_children_that_are_forked_while_the_log_is_written(variables: dict[str, 
     text = """
 for number in range(10):
     ask(f"parent-{number}")
-    time.sleep(number / 500)  # the writer waits 10 ms for more lines, then writes
+    if number % 2:
+        logging.getLogger("medmitra_cases.audit").handlers[0].flush()  # otherwise the line waits 10 ms
     end(in_child(lambda: ask(f"child-{number}", OTHER)))
 """
     with program(text, **variables) as forking:
@@ -259,7 +254,7 @@ load, reached = query_string.CASE_QUERY.load, threading.Event()
 def held(values):
     if os.getpid() == PARENT:
         reached.set()
-        time.sleep(1000)
+        threading.Event().wait()
     return load(values)
 query_string.CASE_QUERY.load = held
 threading.Thread(target=ask, args=["parent"], daemon=True).start()

@@ -62,7 +62,7 @@ cli.main()
 
 @pytest.fixture(scope="module", params=FORMATS)
 def server(layout_database: CasesDatabase, request: pytest.FixtureRequest) -> Iterator[Running]:
-    """Run the service with these errors, two threads, and one of the formats."""
+    """Run the service with these errors, two requests at a time, and one of the formats."""
     with running(
         *(sys.executable, "-c", FAULTY_SERVICE, *SERVE),
         DATABASE_URL=layout_database.service_dsn,

@@ -21,6 +21,7 @@ from medmitra_cases.settings.settings import Settings
 from medmitra_cases.web import audit
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute, settings
 from tests.support.processes import Running, serve
+from tests.support.tokens import SECRET
 
 # These tests do not depend on the table layout.
 pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=True)
@@ -28,7 +29,6 @@ pytestmark = pytest.mark.parametrize("layout_database", ["own_table"], indirect=
 URL = "/cases/all_cases"
 CASES_URL = f"{URL}?user_id={DOCTOR}"
 OTHER = DOCTOR[:-1] + "7"
-SECRET = "test-secret-of-thirty-two-bytes-or-more"
 KEYS = [
     *("time", "request_id", "client", "subject", "user_id"),
     *("outcome", "status", "cases", "duration_ms"),

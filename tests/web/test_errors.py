@@ -121,7 +121,7 @@ def test_a_query_that_times_out_gets_a_500(database: CasesDatabase, caplog: pyte
         assert client.get(CASES_URL).status_code == 200
 
 
-def test_a_request_that_waited_too_long_for_a_thread_gets_a_500(
+def test_a_request_that_waited_too_long_for_its_turn_gets_a_500(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     received_at = time.monotonic() - blueprint.MAX_QUEUE_SECONDS

@@ -11,12 +11,12 @@ from medmitra_cases.auth.tokens import mint_token
 from tests.support import factories
 from tests.support.factories import DOCTOR, CasesDatabase, case
 from tests.support.processes import Running, serve
+from tests.support.tokens import SECRET
 
 URL = "/cases/all_cases"
 CASES_URL = f"{URL}?user_id={DOCTOR}"
 ORIGINS = ["https://app.example", "http://localhost:3000", "http://[::1]:3000", "capacitor://localhost"]
 ALLOW_ORIGIN = "Access-Control-Allow-Origin"
-SECRET = "test-secret-of-thirty-two-bytes-or-more"
 
 
 @pytest.fixture(params=[{}, {"MEDMITRA_JWT_SECRET": SECRET}], ids=["no tokens", "tokens"])
