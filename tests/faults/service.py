@@ -74,7 +74,8 @@ def measure_resources(server: Running, postgres: Postgres) -> Resources:
         with postgres.locked_table():
             answers = pool.submit(send_at_once, server)
             readiness = pool.submit(server.ask_admin, "/readyz")
-            wait_until(lambda: len(postgres.waiting_backends) == THREADS + 1)
+            wait_until(lambda: len(postgres.waiting_backends) == THREADS + 1 or answers.done())
+            assert not answers.done(), (answers.result(), server.printed)
         assert all(map(has_all_cases, answers.result()))
         readiness.result()
     samples = [_sample(server, postgres)]
