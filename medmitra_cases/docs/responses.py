@@ -29,7 +29,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
     },
     "Link": {
         "description": "The URLs of the `first`, `prev`, `next` and `last` page (RFC 8288), relative to the"
-        " URL of the request. Only with `limit` or `page`.",
+        " URL of the request. Only with `limit` or `page`. Long filters leave out some.",
         "schema": {"type": "string", "examples": ['<?user_id=…&limit=10&page=2>; rel="last"']},
     },
     _CACHE_CONTROL: _string_header(

@@ -129,7 +129,9 @@ def _headers(reader: CaseReader, request: CasesRequest, version: Version, tag: s
     headers = [*CACHE_HEADERS, ("ETag", f'"{tag}"')]
     if version.page_info is not None:
         headers.append(("X-Total-Count", str(version.page_info.total)))
-        headers.append(("Link", link_header(request.parameters, reader.query, version.page_info)))
+        link = link_header(request.parameters, reader.query, version.page_info)
+        if link:
+            headers.append(("Link", link))
     return headers
 
 

@@ -1,5 +1,6 @@
 """The Flask class of the service's applications."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,6 +24,10 @@ class _NoSessions(SessionInterface):
 
 _NO_SESSION = NullSession()
 
+# The end that proxies add to the tag of a response which they compress (Apache -gzip, -br and -zstd, Jetty
+# --gzip), and that clients then send back. Our tags are hexadecimal, so they never end with one of these.
+_SUFFIX = re.compile(r"--?(?:gzip|deflate|br|zstd)(?=\")")
+
 
 class Application(Flask):
     """Flask with a request id for every request, and without sessions and host matching, which cost time."""
@@ -30,9 +35,11 @@ class Application(Flask):
     session_interface = _NoSessions()
 
     def wsgi_app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Give the request its id, then handle it."""
+        """Give the request its id and the tags that this service has sent, then handle it."""
         reset_if_forked()
         request_id.start(environ.get("HTTP_X_REQUEST_ID", ""))
+        if "HTTP_IF_NONE_MATCH" in environ:
+            environ["HTTP_IF_NONE_MATCH"] = _SUFFIX.sub("", environ["HTTP_IF_NONE_MATCH"])
         return super().wsgi_app(environ, adding_headers(start_response))
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:

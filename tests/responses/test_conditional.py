@@ -174,12 +174,25 @@ MATCHING = [
     '"unclosed, {tag}',
     '"a,b", {tag}',
     ", ".join(f'"{number}"' for number in range(5_000)) + ", {tag}",
+    # As proxies change the tag of a response that they compress.
+    *('"{unquoted}-gzip"', 'W/"{unquoted}-br"', '"x", "{unquoted}--gzip"', '"a-zstd", "{unquoted}-deflate"'),
     "{unquoted}",
     "*",
 ]
 NOT_MATCHING = [
     *('"x"', 'W/"x"', '"x", W/"y"', "", " ", ",", '"', '""', "W/", '"*"', '"x", *', "**", "\xff", '"\xff"'),
-    *("{unquoted}x", '"{unquoted}', '"{upper}"', '"{half}"', "w{tag}", '"x{unquoted}"', "x" * 100_000),
+    *(
+        "{unquoted}x",
+        '"{unquoted}',
+        '"{upper}"',
+        '"{half}"',
+        '"{unquoted}-x"',
+        '"-gzip"',
+        '"{half}-gzip"',
+        "w{tag}",
+        '"x{unquoted}"',
+        "x" * 100_000,
+    ),
 ]
 
 

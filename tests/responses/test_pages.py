@@ -21,6 +21,7 @@ from tests.support.links import links
 from tests.support.plans import Plan
 
 URL = "/cases/all_cases"
+ALL_RELATIONS = ["first", "prev", "next", "last"]
 OTHER = DOCTOR[:-1] + "7"
 INVALID_CURSOR = {"detail": "after must be the case_id of one of this doctor's cases"}
 
@@ -101,6 +102,66 @@ def test_rel_next_reaches_each_remaining_case_once_while_others_change(
     assert [case_id for case_id in visited if case_id in expected] == (
         expected[::-1] if "sort_order" in params else expected
     )
+
+
+# A character of four bytes: the longest in a URL.
+LONG = "\N{MATHEMATICAL FRAKTUR CAPITAL U}"
+
+# Ids of an existing table that the parameter ``after`` cannot have.
+ODD_IDS = [
+    "",
+    "case-1",
+    "a&b=c#d?e",
+    '<>,;"\\%25',
+    "line\nbreak",
+    DOCTOR.upper(),
+    f"{{{DOCTOR}}}",
+    LONG * 1_000,
+]
+
+
+@pytest.mark.parametrize("layout_database", ["existing_table"], indirect=True)
+@pytest.mark.parametrize("params", [{}, {"sort_order": "desc"}, {"sort_by": "status"}, {"search": "p"}])
+def test_each_link_can_be_followed_whatever_the_ids_are(
+    etag_client: FlaskClient, database: CasesDatabase, params: dict[str, str]
+) -> None:
+    ids = [*ODD_IDS, *(str(uuid.uuid4()) for _ in range(3)), *(f"case {number}" for number in range(3))]
+    database.add(*(case(case_id=case_id) for case_id in ids))
+    pages = [*follow_next(etag_client, limit="1", **params)]
+    found = [found["case_id"] for page in pages for found in page.get_json()["cases"]]
+    assert found == (ids[::-1] if "sort_order" in params else ids)
+    for number, page in enumerate(pages):
+        targets = {name: get(etag_client, **target) for name, target in links(page).items()}
+        assert names(targets["first"]) == names(pages[0])
+        assert names(targets["last"]) == names(pages[-1])
+        if "prev" in targets:
+            assert names(targets["prev"]) == names(pages[number - 1])
+
+
+FILTERS = [("search",), ("search", "status"), ("search", "status", "gender")]
+PAGES = [{"page": "2"}, {"sort_by": "patient_age", "page": "2"}, {"after": DOCTOR, "sort_order": "asc"}]
+
+
+@pytest.mark.parametrize("text", ["ж", "病", LONG, "%"])
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize("params", PAGES)
+def test_the_header_stays_below_3_kb_whatever_the_filters_are(
+    database: CasesDatabase, params: dict[str, str], filters: tuple[str, ...], text: str
+) -> None:
+    matching = {"patient_name": 100 * text, "status": 100 * text, "patient_gender": 100 * text}
+    database.add(case(case_id=DOCTOR, **matching), *(case(**matching) for _ in range(4)))
+    query = {"user_id": DOCTOR, "limit": "1", **params, **dict.fromkeys(filters, 100 * text)}
+    origin = "https://a-rather-long-name-of-a-page.clinic.example:8443"
+    with client_on(database.service_dsn, MEDMITRA_CORS_ORIGINS=origin) as client:
+        fields = {"Origin": origin, "X-Request-ID": "x" * 64}
+        response = client.get(URL, query_string=query, headers=fields)
+    assert (response.status_code, len(names(response))) == (200, 1)
+    assert len(f"HTTP/1.1 200 OK\r\nDate: Sun, 29 Nov 2026 00:00:00 GMT\r\n{response.headers}") < 3_000
+    # The more important a link is, the longer it stays.
+    relations = [*links(response)] if "Link" in response.headers else []
+    assert relations in ([], ["next"], ["prev", "next"], ["first", "prev", "next"], ALL_RELATIONS)
+    if filters == ("search",):
+        assert "next" in relations
 
 
 @pytest.mark.parametrize("params", [{}, {"sort_order": "desc"}, {"gender": "female"}])
