@@ -69,5 +69,5 @@ def create_app(settings: Settings | None = None, *, database: Database | None = 
     if settings.docs:
         app.register_blueprint(docs.create_blueprint(needs_tokens=settings.needs_tokens))
     error_handlers.init_app(app)
-    cors.init_app(app, settings.cors_origins)
+    cors.init_app(app, settings.cors_origins, settings.cors_headers)
     return app

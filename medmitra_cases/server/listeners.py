@@ -31,6 +31,7 @@ def add_listeners(
     io_map: dict[int, Any],
     *,
     route_of: Callable[[str], str] | None,
+    cors_origins: Sequence[str],
     places: int,
     in_threads: bool,
     max_connections: int,
@@ -44,6 +45,7 @@ def add_listeners(
         sockets: The listening sockets, either all of TCP or all of Unix.
         io_map: The I/O loop's objects by descriptor; the listeners are added.
         route_of: Returns the route in the metrics for the path of a request; None does not count requests.
+        cors_origins: The origins whose pages may read the server's own errors.
         places: The number of requests that run at once.
         in_threads: Whether each runs in a thread of its own, and not in a greenlet of this thread.
         max_connections: The maximum number of open connections.
@@ -52,8 +54,8 @@ def add_listeners(
         idle_seconds: Seconds that a connection may be idle.
 
     Returns:
-        Waitress's listeners, with three attributes for their channels: ``route_of``, ``output_limits`` and
-        ``draining``.
+        Waitress's listeners, with four attributes for their channels: ``route_of``, ``cors_origins``,
+        ``output_limits`` and ``draining``.
     """
     known = set(io_map)
     dispatcher = None if in_threads else GreenletDispatcher(io_map, places)
@@ -89,6 +91,7 @@ def add_listeners(
         listener.adj.socket_options = _SOCKET_OPTIONS
         listener.channel_class = Channel
         listener.route_of = route_of
+        listener.cors_origins = cors_origins
         listener.output_limits = output_limits
         listener.draining = False
         listener.next_channel_cleanup = math.inf  # Server does it, because waitress uses the wall clock

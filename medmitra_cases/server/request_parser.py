@@ -7,9 +7,9 @@ from typing import Any
 from waitress.parser import HTTPRequestParser, ParsingError, split_uri
 from waitress.utilities import BadRequest, RequestHeaderFieldsTooLarge, find_double_newline
 
-# The target and two fields, read from a header that is too large or that waitress cannot parse.
+# The target and three fields, read from a header that is too large or that waitress cannot parse.
 _TARGET = re.compile(rb"\s*\S+[ \t]+(\S+)")
-_FIELDS = re.compile(rb"(?i)\r\n(X-Request-ID|X-Forwarded-For):([^\r\n]*)(?=\r\n[^ \t])")
+_FIELDS = re.compile(rb"(?i)\r\n(X-Request-ID|X-Forwarded-For|Origin):([^\r\n]*)(?=\r\n[^ \t])")
 
 # The maximum number of header fields. To parse 8,000 short ones stops the I/O loop for 10 ms.
 MAX_FIELDS = 100
@@ -84,6 +84,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
             fields[key] = ", ".join(filter(None, (fields.get(key), value.decode("latin-1").strip(" \t"))))
         self.headers["X_REQUEST_ID"] = fields.get("X_REQUEST_ID", "")
         self.headers["X_FORWARDED_FOR"] = fields.get("X_FORWARDED_FOR", "")
+        self.headers["ORIGIN"] = fields.get("ORIGIN", "")
 
     def _discard(self, data: bytes) -> int:
         """Drop bytes up to the end of a header that is too long, and return how many belong to it."""

@@ -14,7 +14,15 @@ from medmitra_cases.responses import LIMITS
 from medmitra_cases.schemas import error_body
 from medmitra_cases.server.output_limits import SLICE_BYTES
 from medmitra_cases.telemetry import metrics, request_id
-from medmitra_cases.web import BROKEN_OFF, RECEIVED_AT, SECURITY_HEADERS, audit, client_address, report_fault
+from medmitra_cases.web import (
+    BROKEN_OFF,
+    RECEIVED_AT,
+    SECURITY_HEADERS,
+    audit,
+    client_address,
+    cors,
+    report_fault,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -27,11 +35,12 @@ def _count(task: Task, status: str) -> None:
         metrics.REQUEST_SECONDS.labels(route_of(task.request.path), status).observe(seconds)
 
 
-def _error_headers() -> list[tuple[str, str]]:
+def _error_headers(task: Task) -> list[tuple[str, str]]:
     return [
         ("Content-Type", "application/json"),
         ("X-Request-ID", request_id.current()),
         *SECURITY_HEADERS,
+        *cors.fields_of_refusal(task.request.headers.get("ORIGIN", ""), task.channel.server.cors_origins),
     ]
 
 
@@ -58,7 +67,7 @@ class JsonErrorTask(ErrorTask):  # type: ignore[misc]
             _log.info("request refused with %d: %s", error.code, error.body)  # quotes nothing of it
         body = error_body("Internal server error: unexpected error" if error.code == 500 else error.body)
         self.status = f"{error.code} {error.reason}"
-        self.response_headers += _error_headers()
+        self.response_headers += _error_headers(self)
         self.content_length = len(body)
         self.set_close_on_finish()
         _count(self, str(error.code))
@@ -105,7 +114,7 @@ class ResponseTask(WSGITask):  # type: ignore[misc]
         """Send an error instead of the response, of which nothing is sent."""
         body = error_body(detail)
         self.status = "500 Internal Server Error"
-        self.response_headers = _error_headers()
+        self.response_headers = _error_headers(self)
         self.content_length = len(body)
         _count(self, "500")
         self.write(body)

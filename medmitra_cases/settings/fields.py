@@ -61,6 +61,16 @@ class Origins(fields.Field[tuple[str, ...]]):
         return origins
 
 
+class FieldNames(fields.Field[tuple[str, ...]]):
+    """A comma-separated list of header field names."""
+
+    def _deserialize(self, value: str, *_: Any, **__: Any) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in value.split(","))
+        for name in names:
+            rules.must_be_field_name(name)
+        return names
+
+
 class OptionalAddress(fields.Field[str | None]):
     """``HOST:PORT``, or ``off`` for None."""
 

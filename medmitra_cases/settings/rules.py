@@ -16,6 +16,8 @@ _LISTEN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+):(\d{1,5})\Z", re.ASCII | re
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?\Z", re.ASCII)
 _DEFAULT_PORT = re.compile(r"http:.*:80\Z|https:.*:443\Z")
 
+_FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
+
 _BYTE_ORDER_MARK = "\ufeff"
 
 # RFC 7518, 3.2: a key for HS256 must be at least as long as the hash.
@@ -134,6 +136,21 @@ def must_be_origin(value: str) -> None:
         )
 
 
+def must_be_field_name(value: str) -> None:
+    """Check the name of a header field (RFC 9110, 5.1).
+
+    Args:
+        value: One item of the setting.
+
+    Raises:
+        ValidationError: A header field cannot have this name, or ``*``, which browsers treat specially.
+    """
+    if not _FIELD_NAME.match(value) or value == "*":
+        raise ValidationError(
+            "must be a comma-separated list of header fields, such as traceparent,baggage,x-client-info"
+        )
+
+
 def is_loopback(host: str) -> bool:
     """Return whether an address is reachable from this machine only.
 
@@ -171,6 +188,8 @@ def find_contradictions(sent: Mapping[str, str], *, trusts_user_id: bool) -> dic
     }
     if "MEDMITRA_JWT_SECRET_PREVIOUS" in sent and "MEDMITRA_JWT_SECRET" not in sent:
         mistakes["MEDMITRA_JWT_SECRET_PREVIOUS"] = ["has no effect without MEDMITRA_JWT_SECRET"]
+    if "MEDMITRA_CORS_HEADERS" in sent and "MEDMITRA_CORS_ORIGINS" not in sent:
+        mistakes["MEDMITRA_CORS_HEADERS"] = ["has no effect without MEDMITRA_CORS_ORIGINS"]
     if sources and trusts_user_id:
         mistakes["MEDMITRA_TRUST_USER_ID"] = [
             f"cannot be combined with {sources[0]}: the token names the doctor"

@@ -6,7 +6,7 @@ from typing import Any
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from medmitra_cases.settings import rules
-from medmitra_cases.settings.fields import OptionalAddress, Origins, boolean, number
+from medmitra_cases.settings.fields import FieldNames, OptionalAddress, Origins, boolean, number
 
 _SECRET = "Secret; the variable with `_FILE` at its end can name a file that has it."  # noqa: S105, a text
 
@@ -180,6 +180,14 @@ class SettingsSchema(Schema):
         metadata={
             "help": "The origins whose pages can read responses, as a comma-separated list, written as"
             " browsers do: `https://app.example,http://localhost:3000`."
+        },
+    )
+    cors_headers = FieldNames(
+        data_key="MEDMITRA_CORS_HEADERS",
+        load_default=(),
+        metadata={
+            "help": "Further header fields that these pages can send, as a comma-separated list:"
+            " `traceparent,baggage,x-client-info`. The service ignores them."
         },
     )
     docs = boolean("MEDMITRA_DOCS", "Whether the service has `/`, `/docs` and `/openapi.json`.", default=True)

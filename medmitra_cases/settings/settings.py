@@ -36,6 +36,7 @@ class Settings:
     trust_user_id: bool
     etag_source: str
     cors_origins: tuple[str, ...]
+    cors_headers: tuple[str, ...]
     docs: bool
 
     @property

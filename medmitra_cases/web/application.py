@@ -33,6 +33,7 @@ class Application(Flask):
     """Flask with a request id for every request, and without sessions and host matching, which cost time."""
 
     session_interface = _NoSessions()
+    on_origin: Callable[[str], None] | None = None  # called with the ``Origin`` of each request that has one
 
     def wsgi_app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Give the request its id and the tags that this service has sent, then handle it."""
@@ -40,6 +41,8 @@ class Application(Flask):
         request_id.start(environ.get("HTTP_X_REQUEST_ID", ""))
         if "HTTP_IF_NONE_MATCH" in environ:
             environ["HTTP_IF_NONE_MATCH"] = _SUFFIX.sub("", environ["HTTP_IF_NONE_MATCH"])
+        if "HTTP_ORIGIN" in environ and self.on_origin is not None:
+            self.on_origin(environ["HTTP_ORIGIN"])
         return super().wsgi_app(environ, adding_headers(start_response))
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:

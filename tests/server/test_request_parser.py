@@ -25,6 +25,33 @@ def server(layout_database: CasesDatabase) -> Iterator[Running]:
         yield server
 
 
+ORIGIN = "https://app.example"
+REFUSED = {
+    "a long field": (431, f"GET {CASES_URL} HTTP/1.1\r\nOrigin: {{}}\r\nX: {'x' * 40_000}\r\n\r\n"),
+    "many fields": (431, f"GET {CASES_URL} HTTP/1.1\r\nOrigin: {{}}\r\n" + "X: x\r\n" * 200 + "\r\n"),
+    "a large body": (413, f"GET {CASES_URL} HTTP/1.1\r\nOrigin: {{}}\r\nContent-Length: 100000\r\n\r\n"),
+    "an unknown coding": (501, f"GET {CASES_URL} HTTP/1.1\r\nOrigin: {{}}\r\nTransfer-Encoding: x\r\n\r\n"),
+    "an unreadable field": (400, f"GET {CASES_URL} HTTP/1.1\r\nOrigin: {{}}\r\nX : x\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_pages_can_read_why_the_server_refused_their_request(
+    layout_database: CasesDatabase, name: str
+) -> None:
+    status, text = REFUSED[name]
+    with serve(layout_database.service_dsn, MEDMITRA_CORS_ORIGINS=ORIGIN) as server:
+        responses = [
+            server.send(text.format(origin).encode()).decode() for origin in (ORIGIN, "https://b.example")
+        ]
+    for response in responses:
+        assert response.startswith((f"HTTP/1.1 {status} ", f"HTTP/1.0 {status} "))
+        assert "\r\nVary: Origin\r\n" in response
+    assert f"\r\nAccess-Control-Allow-Origin: {ORIGIN}\r\n" in responses[0]
+    assert "\r\nAccess-Control-Expose-Headers: ETag, Link, X-Request-ID, X-Total-Count\r\n" in responses[0]
+    assert "Access-Control" not in responses[1]
+
+
 def client_hello() -> bytes:
     """The first bytes of a TLS client."""
     received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()

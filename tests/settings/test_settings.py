@@ -47,6 +47,7 @@ def test_settings_have_defaults() -> None:
         trust_user_id=False,
         etag_source="auto",
         cors_origins=(),
+        cors_headers=(),
         docs=True,
     )
 
@@ -115,6 +116,18 @@ def test_variables_set_the_token_settings() -> None:
         (
             {"MEDMITRA_JWT_AUDIENCE": "clinic"},
             "MEDMITRA_JWT_AUDIENCE has no effect without MEDMITRA_JWT_SECRET or MEDMITRA_JWKS_URL",
+        ),
+        (
+            {"MEDMITRA_CORS_HEADERS": "traceparent"},
+            "MEDMITRA_CORS_HEADERS has no effect without MEDMITRA_CORS_ORIGINS",
+        ),
+        *(
+            (
+                {"MEDMITRA_CORS_ORIGINS": "https://app.example", "MEDMITRA_CORS_HEADERS": value},
+                "MEDMITRA_CORS_HEADERS must be a comma-separated list of header fields,"
+                " such as traceparent,baggage,x-client-info",
+            )
+            for value in ("*", "a b", "a,,b", "a,", "x:y", "traceparent;baggage", "x" * 65)
         ),
         ({"MEDMITRA_TRUST_USER_ID": "yes!"}, "MEDMITRA_TRUST_USER_ID must be true or false"),
         ({"MEDMITRA_JWT_SECRET": "x" * 31}, "MEDMITRA_JWT_SECRET must be at least 32 bytes long"),

@@ -59,6 +59,40 @@ def test_a_preflight_of_an_allowed_origin_passes(cors_client: FlaskClient, origi
     assert "Origin" in vary(response)
 
 
+def test_a_preflight_allows_the_header_fields_of_the_setting() -> None:
+    variables = {"MEDMITRA_CORS_ORIGINS": ORIGINS[0], "MEDMITRA_CORS_HEADERS": "traceparent, X-Client-Info"}
+    with factories.client_on("dbname=postgres", **variables) as client:
+        asked = "authorization,if-none-match,traceparent,x-client-info,x-other"
+        headers = {
+            "Origin": ORIGINS[0],
+            "Access-Control-Request-Method": "GET",
+            "Access-Control-Request-Headers": asked,
+        }
+        allowed = client.options(CASES_URL, headers=headers).headers["Access-Control-Allow-Headers"]
+    assert allowed == "authorization, if-none-match, traceparent, x-client-info"
+
+
+@pytest.mark.parametrize("origins", [{}, {"MEDMITRA_CORS_ORIGINS": ORIGINS[0]}], ids=["none", "another"])
+def test_the_log_names_each_refused_origin_once(
+    origins: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    long = "https://" + "x" * 10_000
+    with factories.client_on("host=127.0.0.1 port=1", **origins) as client:
+        for origin in ("https://a.example", "null", "https://a.example", "https://\x1b[31m", long, long):
+            for path in (URL, "/openapi.json", "/nowhere"):
+                client.get(path, environ_overrides={"HTTP_ORIGIN": origin})
+        if origins:
+            client.get(URL, headers={"Origin": ORIGINS[0]})
+        for number in range(200):
+            client.get("/nowhere", headers={"Origin": f"https://{number}.example"})
+    lines = [record.getMessage() for record in caplog.records if record.name == "medmitra_cases.web.cors"]
+    end = " cannot read responses: it is not in MEDMITRA_CORS_ORIGINS"
+    names = ["https://a.example", "null", "https://?[31m", long[:100], "https://0.example"]
+    assert lines[:5] == [f"pages of {name}{end}" for name in names]
+    assert len(lines) == 100
+
+
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
 def test_a_preflight_for_a_writing_method_fails(cors_client: FlaskClient, method: str) -> None:
     assert "Access-Control-Allow-Methods" not in preflight(cors_client, ORIGINS[0], method).headers
