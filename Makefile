@@ -79,9 +79,14 @@ clean: ## remove the files that the other targets created
 	rm -rf .venv* build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache \
 		benchmarks/peers/fastify/node_modules $(TYPESCRIPT)
 
+# An environment without pip is incomplete: its creation was interrupted, or Debian's package python3-venv is missing.
 # pip installs only packages whose hash is in requirements/.
 $(VENV)/%.installed: requirements/%.txt setup.cfg pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "This needs Python 3.10 or newer. Name it: make PYTHON=python3.12"; exit 1; }
+	@$(BIN)/python -c 'import pip._internal, sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null || \
+		$(PYTHON) -m venv --clear $(VENV) >/dev/null || { \
+		echo "$(PYTHON) cannot create the environment $(VENV): install python3-venv"; exit 1; }
 	$(PIP) install --quiet --require-hashes --requirement requirements/$*.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(PIP) check

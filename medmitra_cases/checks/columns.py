@@ -1,33 +1,30 @@
 """Checks the columns of ``medmitra.cases``."""
 
+from marshmallow import fields
+
 from medmitra_cases.checks.catalogue import Column
 from medmitra_cases.checks.finding import Finding, Verdict
 from medmitra_cases.database import psql, sql_directory
+from medmitra_cases.schemas import CaseSchema, UtcDateTime
 
-# The allowed types of each column: with others the response would differ from the contract.
+# The allowed types of a column by the field of the response: with others the response would be another one.
 _TEXT = frozenset({"text", "character varying", "character", "citext"})
-_TIME = frozenset({"timestamp with time zone", "timestamp without time zone"})
+_TYPES = {
+    fields.String: _TEXT,
+    fields.Integer: frozenset({"smallint", "integer", "bigint"}),
+    UtcDateTime: frozenset({"timestamp with time zone", "timestamp without time zone"}),
+}
+_FIELDS = {name: type(field) for name, field in CaseSchema().dump_fields.items()}
 COLUMN_TYPES = {
     "id": frozenset({"bigint", "integer"}),
+    **{name: _TYPES[field] for name, field in _FIELDS.items()},
     "case_id": _TEXT - {"citext"} | {"uuid"},
     "user_id": frozenset({"uuid"}),
-    "patient_name": _TEXT,
-    "patient_age": frozenset({"smallint", "integer", "bigint"}),
-    "patient_gender": _TEXT,
-    "case_summary": _TEXT,
-    "status": _TEXT,
-    "created_at": _TIME,
-    "updated_at": _TIME,
 }
 
-# The types to cast to in a view, if not to text.
-_CASTS = {
-    "id": "bigint",
-    "user_id": "uuid",
-    "patient_age": "integer",
-    "created_at": "timestamptz",
-    "updated_at": "timestamptz",
-}
+# The types to cast to in a view.
+_CAST_TO = {fields.String: "text", fields.Integer: "integer", UtcDateTime: "timestamptz"}
+_CASTS = {"id": "bigint", **{name: _CAST_TO[field] for name, field in _FIELDS.items()}, "user_id": "uuid"}
 
 
 def check_types(columns: list[Column]) -> Finding:
@@ -46,7 +43,7 @@ def check_types(columns: list[Column]) -> Finding:
         f"medmitra.cases.{name} is {found[name]}, not {' or '.join(sorted(COLUMN_TYPES[name]))}"
         for name in others
     ]
-    casts = ", ".join(f"{name}::{_CASTS.get(name, 'text')}" for name in others)
+    casts = ", ".join(f"{name}::{_CASTS[name]}" for name in others)
     return Finding(
         Verdict.MISSING if mistakes else Verdict.GOOD,
         "; ".join(mistakes) or "all columns of medmitra.cases exist and have the right types",

@@ -17,6 +17,8 @@ def run() -> None:
         SystemExit: Always, with the exit status of the command.
     """
     _end_on_signals()  # before the imports, which take half a second
+    # Meant for another program: with it, prometheus_client would keep the metrics in files of that folder.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     _open_missing_streams()
     atexit.register(_discard_unwritten_output)  # runs last, after the log is written
     import_module("medmitra_cases.cli.main").main(prog_name="medmitra-cases")

@@ -5,6 +5,7 @@ from itertools import islice
 from operator import itemgetter, xor
 from typing import Any
 
+from marshmallow import fields
 from psycopg2.extensions import cursor as Cursor
 
 from medmitra_cases.dao.definition import resolve
@@ -12,6 +13,7 @@ from medmitra_cases.dao.fetch import fetch_version, types_of
 from medmitra_cases.dao.statements import LEFT_OUT, BoundQuery
 from medmitra_cases.database import Connection
 from medmitra_cases.models import CaseQuery, Cases, PageInfo, Version
+from medmitra_cases.schemas import CaseSchema
 
 # The maximum size of the summaries of a list that is held as a whole, in bytes. Others are read in batches.
 WHOLE_BYTES = 2 << 20
@@ -25,11 +27,16 @@ _ROWS = 128
 _text_bytes: dict[CaseQuery, int] = {}
 MAX_QUERIES = 1_000
 
-_SUMMARY = itemgetter(5)
-_TEXTS = (_SUMMARY, *map(itemgetter, (2, 4, 6)))  # patient_name, patient_gender, status
-# After the nine columns of a case, a row has its version and, on a page, the first fields of PageInfo.
-_ROW_VERSION = itemgetter(9)
-_PAGE_INFO = slice(10, 14)
+# A row has the keys of a case in order, its version and, on a page, the first four fields of PageInfo.
+_KEYS = CaseSchema().dump_fields
+_SUMMARY = itemgetter(list(_KEYS).index("case_summary"))
+_TEXTS = [
+    itemgetter(number)
+    for number, (name, field) in enumerate(_KEYS.items())
+    if type(field) is fields.String and name not in {"case_id", "user_id"}
+]
+_ROW_VERSION = itemgetter(len(_KEYS))
+_PAGE_INFO = slice(len(_KEYS) + 1, len(_KEYS) + 5)
 
 
 def fetch_cases(connection: Connection, bound: BoundQuery, max_rows: int) -> tuple[Cases, Version] | None:
