@@ -55,15 +55,20 @@ lint: $(VENV)/dev.installed ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-wheel: $(VENV)/dev.installed ## build dist/*.whl from the source distribution
+wheel: ## build dist/*.whl from the source distribution
+	$(PYTHON) -m venv --clear .venv-build
+	.venv-build/bin/python -m pip --disable-pip-version-check install --quiet \
+		--require-hashes --requirement requirements/build.txt
 	rm -rf build dist *.egg-info  # a stale build/ would ship deleted SQL files
-	$(BIN)/python -m build --no-isolation
+	.venv-build/bin/python -m build --no-isolation
 
 lock: ## write the newest versions that setup.cfg allows, with hashes, to requirements/
 	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv; }
 	$(LOCK) --output-file requirements/service.txt
 	$(LOCK) --extra build --extra demo --output-file requirements/demo.txt
 	$(LOCK) --extra build --extra dev --output-file requirements/dev.txt
+	printf '%s\n' build setuptools | \
+		$(LOCK:setup.cfg=-) --constraint requirements/dev.txt --output-file requirements/build.txt
 
 screenshot: $(VENV)/dev.installed ## update the picture of /docs in docs/api.md
 	$(call debian,chromium:chromium)
