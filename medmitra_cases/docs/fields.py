@@ -7,7 +7,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import fields
 
-from medmitra_cases.schemas import DateOrTime, UtcDateTime
+from medmitra_cases.schemas import DateOrTime, UtcDateTime, empty_is_absent
 
 _GROUP_NAME = re.compile(r"\?P<\w+>")
 
@@ -36,6 +36,7 @@ class _Converter(OpenAPIConverter):
         }
         self.add_attribute_function(_pattern)  # type: ignore[no-untyped-call]
         self.add_parameter_attribute_function(_alias)
+        self.add_parameter_attribute_function(_allow_empty_value)
         self.add_parameter_attribute_function(_example)
 
 
@@ -53,6 +54,11 @@ def _alias(_: OpenAPIConverter, field: fields.Field[Any], ret: dict[str, Any]) -
     """Add the alias to the description. A separate parameter would suggest that both can be sent."""
     alias = field.metadata.get("alias")
     return {"description": f"{ret['description']} Other name: `{alias}`.", "x-alias": alias} if alias else {}
+
+
+def _allow_empty_value(_: OpenAPIConverter, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
+    """Tell validators about empty values that the schema of the parameter does not allow."""
+    return {"allowEmptyValue": True} if empty_is_absent(field) else {}
 
 
 def _example(_: OpenAPIConverter, __: fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:

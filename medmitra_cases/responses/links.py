@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from medmitra_cases.models import MAX_LIMIT, CaseQuery, PageInfo
-from medmitra_cases.schemas import OPTIONAL_NAMES, canonical_uuid
+from medmitra_cases.schemas import PARAMETERS, canonical_uuid, empty_is_absent
 
 _PAGE_PARAMETERS = frozenset({"limit", "page", "after"})
 
@@ -53,7 +53,9 @@ def link_header(parameters: Mapping[str, list[str]], query: CaseQuery, page_info
     kept = [
         (name, values[0])
         for name, values in parameters.items()
-        if name == "user_id" or (name in OPTIONAL_NAMES and name not in _PAGE_PARAMETERS)
+        if name in PARAMETERS
+        and name not in _PAGE_PARAMETERS
+        and (values[0] or not empty_is_absent(PARAMETERS[name]))
     ]
     links = {
         relation: f'<?{urlencode([*kept, ("limit", limit), *target.items()])}>; rel="{relation}"'

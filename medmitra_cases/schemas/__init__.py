@@ -2,14 +2,14 @@
 
 from medmitra_cases.schemas.case import CaseSchema, CasesSchema
 from medmitra_cases.schemas.error import ErrorSchema, error_body
-from medmitra_cases.schemas.query import CASE_QUERY, OPTIONAL_NAMES
-from medmitra_cases.schemas.query_fields import UUID_RULE, DateOrTime, canonical_uuid, uuid
+from medmitra_cases.schemas.query import CASE_QUERY, PARAMETERS
+from medmitra_cases.schemas.query_fields import UUID_RULE, DateOrTime, canonical_uuid, empty_is_absent, uuid
 from medmitra_cases.schemas.query_string import find_user_id, parse_query_string
 from medmitra_cases.schemas.utc_datetime import UtcDateTime
 
 __all__ = [
     "CASE_QUERY",
-    "OPTIONAL_NAMES",
+    "PARAMETERS",
     "UUID_RULE",
     "CaseSchema",
     "CasesSchema",
@@ -17,6 +17,7 @@ __all__ = [
     "ErrorSchema",
     "UtcDateTime",
     "canonical_uuid",
+    "empty_is_absent",
     "error_body",
     "find_user_id",
     "parse_query_string",

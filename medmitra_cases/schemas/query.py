@@ -12,9 +12,10 @@ from medmitra_cases.schemas.query_fields import (
     MAX_TEXT_LENGTH,
     DateOrTime,
     IntegerParameter,
+    Text,
     UserId,
+    empty_is_absent,
     one_of,
-    text,
     uuid,
 )
 
@@ -45,9 +46,9 @@ class CaseQuerySchema(Schema):
         unknown = EXCLUDE
 
     user_id = UserId("The UUID of the doctor whose cases to return.", example=contract.USER_ID)
-    status = text(f"Only cases with exactly this status, such as `completed`. {_UP_TO}")
-    gender = text(f"Only patients of exactly this gender. {_UP_TO}")
-    search = text(
+    status = Text(f"Only cases with exactly this status, such as `completed`. {_UP_TO}")
+    gender = Text(f"Only patients of exactly this gender. {_UP_TO}")
+    search = Text(
         "Only cases with this text in the patient's name, the summary or the case's id, in capital or small"
         f" letters. {_UP_TO}"
     )
@@ -91,7 +92,7 @@ class CaseQuerySchema(Schema):
             parameters: Every value of every parameter, by name.
 
         Returns:
-            The value of each declared parameter that was sent.
+            The value of each declared parameter that was sent, unless it is empty and counts as absent.
 
         Raises:
             ValidationError: A declared parameter was sent more than once.
@@ -107,7 +108,11 @@ class CaseQuerySchema(Schema):
         }
         if repeated:
             raise ValidationError(repeated)
-        return {name: values[0] for name, values in sent.items() if values}
+        return {
+            name: values[0]
+            for name, values in sent.items()
+            if values and (values[0] or not empty_is_absent(self.load_fields[name]))
+        }
 
     def handle_error(self, error: ValidationError, data: Mapping[str, list[str]], **_: Any) -> None:
         """Raise the error again with the names that the client sent."""
@@ -123,10 +128,7 @@ class CaseQuerySchema(Schema):
 # Built once: marshmallow copies every field each time a schema is made.
 CASE_QUERY = CaseQuerySchema()
 
-# All names of the parameters that the published contract does not have.
-OPTIONAL_NAMES = frozenset(
-    known
-    for name, field in CASE_QUERY.load_fields.items()
-    if name != "user_id"
-    for known in _names(name, field)
-)
+# Every parameter, by each of its names.
+PARAMETERS: Mapping[str, fields.Field[Any]] = {
+    known: field for name, field in CASE_QUERY.load_fields.items() for known in _names(name, field)
+}

@@ -124,22 +124,36 @@ class DateOrTime(fields.Field[datetime]):
             raise self.make_error("invalid") from None
 
 
-def text(meaning: str) -> fields.String:
-    """Make a parameter that may be any short text that Postgres can store.
+class Text(fields.String):
+    """Any short text that Postgres can store. The empty text is a value."""
+
+    def __init__(self, meaning: str) -> None:
+        """Set the rules.
+
+        Args:
+            meaning: The description.
+        """
+        super().__init__(
+            validate=[
+                validate.Length(
+                    max=MAX_TEXT_LENGTH, error=f"must be at most {MAX_TEXT_LENGTH} characters long"
+                ),
+                validate.Regexp(r"[^\x00]*\Z", error="must not contain the character U+0000"),
+            ],
+            metadata={"description": meaning},
+        )
+
+
+def empty_is_absent(field: fields.Field[Any]) -> bool:
+    """Tell whether an empty value counts as absent. Forms send one for each filter that is not filled in.
 
     Args:
-        meaning: Its description.
+        field: The field of the parameter.
 
     Returns:
-        The field.
+        True, unless the parameter is required, or a text, which may be empty.
     """
-    return fields.String(
-        validate=[
-            validate.Length(max=MAX_TEXT_LENGTH, error=f"must be at most {MAX_TEXT_LENGTH} characters long"),
-            validate.Regexp(r"[^\x00]*\Z", error="must not contain the character U+0000"),
-        ],
-        metadata={"description": meaning},
-    )
+    return not (field.required or isinstance(field, Text))
 
 
 def uuid(meaning: str, *, required: bool = False) -> fields.String:

@@ -230,22 +230,26 @@ WEB_CLIENT = {
 }
 
 
-@example(query=WEB_CLIENT, uses_aliases=True, streams=False)
-@example(query={"search": IDS[0].upper()}, uses_aliases=False, streams=False)
+@example(query=WEB_CLIENT, uses_aliases=True, sends_all=False, streams=False)
+@example(query={"search": IDS[0].upper()}, uses_aliases=False, sends_all=True, streams=False)
 @settings(max_examples=max(500, settings().max_examples), deadline=None)
-@given(query=parameters(), uses_aliases=st.booleans(), streams=st.booleans())
+@given(query=parameters(), uses_aliases=st.booleans(), sends_all=st.booleans(), streams=st.booleans())
 def test_every_combination_of_parameters_matches_the_reference(
-    client: FlaskClient, query: dict[str, str], uses_aliases: bool, streams: bool
+    client: FlaskClient, query: dict[str, str], uses_aliases: bool, sends_all: bool, streams: bool
 ) -> None:
-    """The response and the pages behind its links are those of the reference."""
-    sent_names = {name: ALIASES.get(name, name) if uses_aliases else name for name in query}
+    """The response and the pages behind its links are those of the reference.
+
+    A client that sends all parameters leaves the other ones empty, apart from texts.
+    """
+    sent_names = {name: ALIASES.get(name, name) if uses_aliases else name for name in VALUES}
     sent = {"user_id": DOCTOR, **{sent_names[name]: value for name, value in query.items()}}
+    emptied = {*VALUES} - {*query, "status", "gender", "search"} if sends_all else set()
     expected = reference(query)
     with pytest.MonkeyPatch.context() as patch:
         if streams:
             patch.setattr(cases, "WHOLE_CASES", 4)
             patch.setattr(cases, "CHUNK_CASES", 3)
-        response = get(client, sent)
+        response = get(client, {**{sent_names[name]: "" for name in emptied}, **sent})
         assert cases_of(response) == [in_json(columns) for columns in expected.page]
 
     is_page = bool({"limit", "page"} & {*query})

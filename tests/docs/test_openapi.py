@@ -13,7 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from medmitra_cases import __version__
 from medmitra_cases.auth.tokens import mint_token
 from medmitra_cases.docs.openapi import openapi
-from medmitra_cases.schemas.query import OPTIONAL_NAMES
+from medmitra_cases.schemas.query import PARAMETERS
 from medmitra_cases.web import cors
 from tests.support import factories
 from tests.support.factories import DOCTOR, KEYS, CasesDatabase, case
@@ -71,7 +71,7 @@ def test_the_service_serves_the_document(client: FlaskClient) -> None:
 def test_the_document_has_every_parameter_and_alias(operation: dict[str, Any]) -> None:
     parameters = [each for each in operation["parameters"] if each["in"] == "query"]
     names = [name for each in parameters for name in (each["name"], each.get("x-alias")) if name]
-    assert sorted(names) == sorted(OPTIONAL_NAMES | {"user_id"})
+    assert sorted(names) == sorted(PARAMETERS)
     assert all(f"`{each['x-alias']}`" in each["description"] for each in parameters if "x-alias" in each)
     assert [each["name"] for each in operation["parameters"] if each.get("required")] == ["user_id"]
     assert {each["name"] for each in operation["parameters"] if each["in"] == "header"} == {"If-None-Match"}
@@ -93,6 +93,11 @@ def test_parameters_have_the_rules_of_their_fields() -> None:
     assert schemas["search"]["maxLength"] == 100
     assert re.search(schemas["user_id"]["pattern"], DOCTOR.upper())
     assert not re.search(schemas["user_id"]["pattern"], f"x{DOCTOR}")
+
+
+def test_the_document_allows_the_empty_values_that_count_as_absent() -> None:
+    names = {each["name"] for each in GET["parameters"] if not each.get("allowEmptyValue")}
+    assert names == {"user_id", "status", "gender", "search", "If-None-Match"}
 
 
 def test_a_case_has_the_nine_keys_in_order() -> None:
@@ -117,7 +122,7 @@ def api_page_section(section: str) -> str:
 
 def test_the_api_page_and_the_readme_list_every_parameter() -> None:
     cells = re.findall(r"^\| (`.+?) \|", api_page_section("Parameters"), re.MULTILINE)
-    assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(OPTIONAL_NAMES)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(set(PARAMETERS) - {"user_id"})
     listed = README.read_text().partition("\nOptional parameters: ")[2].partition("\n\n")[0]
     parameters = [each["name"] for each in GET["parameters"] if each["in"] == "query"]
     assert re.findall(r"`(\w+)`", listed) == [name for name in parameters if name != "user_id"]

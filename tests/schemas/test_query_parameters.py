@@ -31,7 +31,9 @@ VALID = {
     "page": "2",
     "after": DOCTOR,
 }
-SPELLINGS = [*VALID, *ALIASES.values()]
+# The parameter that each name means.
+PARAMETER = {**{name: name for name in VALID}, **{alias: name for name, alias in ALIASES.items()}}
+SPELLINGS = [*PARAMETER]
 
 
 def integer_rule(minimum: int, maximum: int) -> str:
@@ -47,11 +49,11 @@ DATE_RULE = (
 
 # Each value as it is written in the URL, in which + means a blank.
 INVALID_INTEGERS = [
-    *("", "%20", "%00", "%FF", "null", "NaN", "ten", "-", "--1", "+5", "%2B5", "5+", "5%0A", "5%00", "5,6"),
+    *("%20", "%00", "%FF", "null", "NaN", "ten", "-", "--1", "+5", "%2B5", "5+", "5%0A", "5%00", "5,6"),
     *("1_0", "1e2", "0x10", "1.5", "1%2C000", "%C2%B2", "%D9%A5", "%EF%BC%95", "1" * 10, "9" * 9_999),
 ]
 INVALID_TIMES = [
-    *("", "%20", "%00", "%FF", "null", "now", "infinity", "-infinity", "1772620200", "2026", "2026-03"),
+    *("%20", "%00", "%FF", "null", "now", "infinity", "-infinity", "1772620200", "2026", "2026-03"),
     # Dates that do not exist, or are written in another format.
     *("2026-02-30", "2025-02-29", "1900-02-29", "2026-13-01", "2026-00-10", "2026-04-31", "2026-04-00"),
     *("0000-01-01", "10000-01-01", "%2B2026-03-04", "-2026-03-04", "26-03-04", "2026-3-4", "20260304"),
@@ -74,12 +76,12 @@ INVALID_TEXTS = {
     "must not contain the character U+0000": ["%00", "x%00", "%00x", "%00%0A"],
 }
 INVALID_COLUMNS = [
-    *("", "+", "%00", "%FF", "id", "case_id", "user_id", "patient_gender", "xmin", "1", "status%20desc"),
+    *("+", "%00", "%FF", "id", "case_id", "user_id", "patient_gender", "xmin", "1", "status%20desc"),
     *("CREATED_AT", "createdAt", "status+", "-status", "status,patient_age", "status%0A", "status;"),
 ]
-INVALID_ORDERS = ["", "+", "%00", "%FF", "ASC", "Desc", "desc+", "descending", "-1", "asc%0A"]
+INVALID_ORDERS = ["+", "%00", "%FF", "ASC", "Desc", "desc+", "descending", "-1", "asc%0A"]
 INVALID_UUIDS = [
-    *("", "+", "%00", "%FF", "1", "null", DOCTOR[:-1], DOCTOR + "0", DOCTOR + "%0A", DOCTOR + "%00"),
+    *("+", "%00", "%FF", "1", "null", DOCTOR[:-1], DOCTOR + "0", DOCTOR + "%0A", DOCTOR + "%00"),
     *("{" + DOCTOR + "}", DOCTOR.replace("-", ""), DOCTOR[:-1] + "g", DOCTOR.replace("8", "%D9%A8")),
 ]
 INVALID: dict[str, dict[str, list[str]]] = {
@@ -102,9 +104,9 @@ REFUSED = [
 ]
 
 
-def get(client: FlaskClient, query: str) -> TestResponse:
+def get(client: FlaskClient, query: str, **headers: str) -> TestResponse:
     """Send a raw query string; returns the response."""
-    return client.get(URL, environ_overrides={"QUERY_STRING": query})
+    return client.get(URL, environ_overrides={"QUERY_STRING": query}, headers=headers)
 
 
 def error_detail(client: FlaskClient, query: str) -> str:
@@ -178,6 +180,32 @@ def test_any_bytes_are_a_valid_value_or_get_a_400(
         assert response.get_json()["detail"].startswith(f"{name} must ")
 
 
+TEXTS = {"status", "gender", "search"}
+EMPTIED = [name for name in SPELLINGS if name not in TEXTS]
+# The filters of a form of which nothing is filled in.
+FORM = [ALIASES.get(name, name) for name in VALID if name not in TEXTS]
+
+
+@pytest.mark.parametrize("sent", ["", "limit=2&status=", "page=2&limit=2", "sort_by=status&limit=1&minAge=1"])
+def test_an_empty_value_counts_as_absent_unless_it_is_a_text(
+    client: FlaskClient, database: CasesDatabase, sent: str
+) -> None:
+    """The body and all headers are the same, also the tag and the links to other pages."""
+    database.add(*(case(status="") for _ in range(5)), case(status="pending"))
+    headers = {"X-Request-ID": "the-same"}
+    plain = get(client, f"{USER_ID}&{sent}", **headers)
+    assert ("Link" in plain.headers) == bool(sent)
+    sent_names = {PARAMETER[pair.partition("=")[0]] for pair in sent.split("&") if pair}
+    for emptied in (*([name] for name in EMPTIED), FORM):
+        pairs = [f"{name}=" for name in emptied if PARAMETER[name] not in sent_names]
+        for query in ([*pairs, USER_ID, sent], [USER_ID, *pairs, sent], [USER_ID, sent, *pairs]):
+            response = get(client, "&".join(query), **headers)
+            assert (response.status_code, response.data) == (200, plain.data), query
+            assert {**response.headers} == {**plain.headers}
+            unchanged = get(client, "&".join(query), **headers, **{"If-None-Match": plain.headers["ETag"]})
+            assert (unchanged.status_code, unchanged.data) == (304, b"")
+
+
 UNKNOWN = [
     *("STATUS=x", "Status=x", "status[]=x", "statuses=x", "state=x", "q=x", "query=x", "Search=x"),
     *("minage=x", "MinAge=x", "min-age=x", "age=x", "startdate=x", "start=x", "sortby=x", "sort=x"),
@@ -249,6 +277,7 @@ SHORT_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=[
 
 
 @given(value=SHORT_TEXT)
+@example(value="")
 @example(value="日" * 100)
 @example(value="\U0001f600" * 100)
 @example(value="%_\\'\"%s%%(x)s")
