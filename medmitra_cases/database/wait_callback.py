@@ -19,8 +19,11 @@ T = TypeVar("T")
 # The status of libpq's connection after the login.
 _CONNECTION_OK = 0
 
-# Held from when a request sets the callback until psycopg2 calls it. A statement fails if it is gone by then.
+# Held from when a thread sets the callback until psycopg2 calls it. A statement fails if it is gone by then.
 _sending = threading.Lock()
+# Whether a request has set it. Under other servers none does, and no thread needs the lock. A process that is
+# forked while another thread holds it would never get it.
+_is_used = False
 
 
 class _LoginIgnoresTimeout(Exception):
@@ -40,7 +43,9 @@ def call_in_scheduler(method: Callable[..., T], *args: Any) -> T:
     Raises:
         psycopg2.Error: The server failed or refused, or the connection is lost.
     """
-    if scheduler.get() is None:
+    global _is_used
+    _is_used = _is_used or scheduler.get() is not None
+    if not _is_used:
         return method(*args)
     with _sending:
         set_wait_callback(_wait)
@@ -60,8 +65,9 @@ def log_in(connect: Callable[[], T]) -> T:
         psycopg2.OperationalError: The database cannot be reached, or refuses.
     """
     while True:
-        with _sending:
-            set_wait_callback(None)
+        if _is_used:
+            with _sending:
+                set_wait_callback(None)
         try:
             return connect()
         except _LoginIgnoresTimeout:
@@ -69,19 +75,18 @@ def log_in(connect: Callable[[], T]) -> T:
 
 
 def _wait(connection: PsycopgConnection) -> None:
+    if connection.info.status != _CONNECTION_OK:
+        raise _LoginIgnoresTimeout
+    _sending.release()  # other statements can be sent now
     current = scheduler.get()
-    if current is None:  # another thread: psycopg2 calls it there, too
-        if connection.info.status != _CONNECTION_OK:
-            raise _LoginIgnoresTimeout
-        while (state := connection.poll()) != POLL_OK:
-            poll = select.poll()
-            poll.register(connection.fileno(), select.POLLOUT if state == POLL_WRITE else select.POLLIN)
-            poll.poll()
-        return
-    _sending.release()  # other requests run now
     try:
         while (state := connection.poll()) != POLL_OK:
-            current.wait_for_descriptor(connection.fileno(), is_write=state == POLL_WRITE)
+            if current is not None:
+                current.wait_for_descriptor(connection.fileno(), is_write=state == POLL_WRITE)
+            else:  # psycopg2 calls it in every thread
+                poll = select.poll()
+                poll.register(connection.fileno(), select.POLLOUT if state == POLL_WRITE else select.POLLIN)
+                poll.poll()
     finally:
         _sending.acquire()
         set_wait_callback(_wait)  # psycopg2 sends BEGIN before some statements
