@@ -86,6 +86,7 @@ def test_the_page_shows_endpoint_and_response(browser: Browser, published_cases:
             expect(element).to_be_in_viewport()
         expect(page.get_by_placeholder("user_id")).to_have_value(contract.USER_ID)
         expect(page.get_by_role("button", name="Authorize")).to_have_count(0)
+        expect(page.get_by_role("checkbox")).to_have_count(0)
 
         execute(page)
         assert_shown(page, "200", *NAMES)
