@@ -12,6 +12,8 @@ import pytest
 from tests.support.paths import ROOT
 from tests.support.processes import serve
 
+MAKE_VARIABLES = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+
 # Interpreters with what a machine may lack. Each is a shell script.
 OLD = 'case "$1" in -c) exit 1;; esac'
 # Debian's Python without the package python3-venv leaves an environment without pip.
@@ -30,8 +32,15 @@ def make_run(folder: Path, interpreter: str) -> subprocess.CompletedProcess[str]
     script = folder / "python"
     script.write_text(f"#!/bin/sh\n{interpreter}\n")
     script.chmod(0o755)
+    # `make test` hands its own options to each make below it.
+    environ = {name: value for name, value in os.environ.items() if name not in MAKE_VARIABLES}
     return subprocess.run(
-        ["make", "run", f"PYTHON={script}"], cwd=folder, capture_output=True, text=True, check=False
+        ["make", "run", f"PYTHON={script}"],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
