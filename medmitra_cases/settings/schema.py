@@ -6,6 +6,7 @@ from typing import Any
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from medmitra_cases.settings import rules
+from medmitra_cases.settings.contradictions import find_contradictions
 from medmitra_cases.settings.fields import FieldNames, OptionalAddress, Origins, boolean, number
 
 _SECRET = "Secret; the variable with `_FILE` at its end can name a file that has it."  # noqa: S105, a text
@@ -203,6 +204,6 @@ class SettingsSchema(Schema):
         Raises:
             ValidationError: Two settings contradict each other, or one has no effect.
         """
-        mistakes = rules.find_contradictions(sent, trusts_user_id=bool(values.get("trust_user_id")))
+        mistakes = find_contradictions(sent, trusts_user_id=bool(values.get("trust_user_id")))
         if mistakes:
             raise ValidationError(mistakes)
