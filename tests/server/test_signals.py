@@ -108,8 +108,9 @@ def test_a_signal_during_the_start_of_the_harness_leaves_nothing(
         assert not list(folder.iterdir())
 
 
-# The command, with a signal within a callback of the garbage collector, just before it serves.
-SIGNAL_DURING_THE_COLLECTION = """
+# The command, with a signal within a callback: Python ignores what a handler raises there.
+SIGNALS_IN_CALLBACKS = {
+    "of the garbage collector, just before it serves": """
 import gc, signal, sys
 collect = gc.collect
 
@@ -121,15 +122,32 @@ def collect_with_signal():
         gc.callbacks.clear()
 
 gc.collect = collect_with_signal
+""",
+    "of a weak reference, during the start": """
+import signal, weakref
+from medmitra_cases.server import service
+create_app = service.create_app
+
+def create_app_with_signal(*args, **kwargs):
+    referent = set()
+    reference = weakref.ref(referent, lambda _: signal.raise_signal(signal.SIGTERM))
+    del referent
+    return create_app(*args, **kwargs)
+
+service.create_app = create_app_with_signal
+""",
+}
+SERVE = """
 from medmitra_cases.cli.main import main
 main(["serve", "--listen", "127.0.0.1:0"])
 """
 
 
-def test_a_signal_during_the_garbage_collection_ends_the_service() -> None:
-    """Check that it is not lost: Python ignores what a handler raises there."""
+@pytest.mark.parametrize("callback", SIGNALS_IN_CALLBACKS)
+def test_a_signal_in_a_callback_ends_the_service(callback: str) -> None:
     ended = run_program(
-        [sys.executable, "-c", SIGNAL_DURING_THE_COLLECTION], {"DATABASE_URL": "host=127.0.0.1 port=1"}
+        [sys.executable, "-c", SIGNALS_IN_CALLBACKS[callback] + SERVE],
+        {"DATABASE_URL": "host=127.0.0.1 port=1"},
     )
     assert ended.returncode == 0
     assert "draining" in ended.stderr
