@@ -24,6 +24,7 @@ class CaseQuery(NamedTuple):
     max_age: int | None = None
     start_date: datetime | None = None
     end_date: datetime | None = None
+    updated_since: datetime | None = None
     sort_by: str | None = None
     sort_order: str = "asc"
     limit: int | None = None

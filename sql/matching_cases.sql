@@ -54,6 +54,7 @@ matching AS NOT MATERIALIZED (
         AND (%(max_age)s::bigint IS NULL OR patient_age <= %(max_age)s)
         AND (%(start_date)s::timestamptz IS NULL OR created_at >= %(start_date)s)
         AND (%(end_date)s::timestamptz IS NULL OR created_at <= %(end_date)s)
+        AND (%(updated_since)s::timestamptz IS NULL OR updated_at >= %(updated_since)s)
 ),
 page_info AS (
     -- Needed for a page only (limit: an integer, or NULL for the whole list). In insertion order the cases that are

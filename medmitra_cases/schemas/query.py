@@ -60,6 +60,9 @@ class CaseQuerySchema(Schema):
     )
     start_date = DateOrTime(f"Only cases created then or later: {_DATE_OR_TIME}", time.min, alias="startDate")
     end_date = DateOrTime(f"Only cases created then or earlier: {_DATE_OR_TIME}", time.max, alias="endDate")
+    updated_since = DateOrTime(
+        f"Only cases changed then or later (`updated_at`): {_DATE_OR_TIME}", time.min, alias="updatedSince"
+    )
     sort_by = one_of(
         "The order. Nulls come last, equal values in insertion order. Without it, insertion order.",
         *SORT_COLUMNS,

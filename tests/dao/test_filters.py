@@ -108,7 +108,8 @@ def moment(written: str, time_of_date: dt.time) -> dt.datetime:
 def matches(columns: dict[str, Any], query: dict[str, str]) -> bool:
     created = columns["created_at"]
     texts = (columns["patient_name"], columns["case_summary"] or "", columns["case_id"])
-    start, end = query.get("start_date"), query.get("end_date")
+    start, end, since = (query.get(name) for name in ("start_date", "end_date", "updated_since"))
+    updated = columns["updated_at"]
     return all(
         [
             columns["status"] == query.get("status", columns["status"]),
@@ -118,6 +119,7 @@ def matches(columns: dict[str, Any], query: dict[str, str]) -> bool:
             columns["patient_age"] <= int(query.get("max_age", 10**10)),
             start is None or (created is not None and created >= moment(start, dt.time.min)),
             end is None or (created is not None and created <= moment(end, dt.time.max)),
+            since is None or (updated is not None and updated >= moment(since, dt.time.min)),
         ]
     )
 
@@ -191,6 +193,7 @@ VALUES = {
     "max_age": st.sampled_from(["-999999999", "0", "17", "18", "999999999"]),
     "start_date": DATES,
     "end_date": DATES,
+    "updated_since": DATES,
     "sort_by": st.sampled_from(["created_at", "updated_at", "patient_name", "patient_age", "status"]),
     "sort_order": st.sampled_from(["asc", "desc"]),
     "limit": st.sampled_from(["1", "2", "3", "5", "20", "59", "60", "1000"]),

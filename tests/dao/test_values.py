@@ -175,6 +175,8 @@ def test_types_that_are_served_as_they_are(
             assert get(client, status="pending", gender="female", search="asha") == before
             assert get(client, start_date="2026-03-04T10:30:00Z", end_date="2026-03-04T10:31:00Z") == before
             assert get(client, start_date="2026-03-04T10:31:00Z") == []
+            assert get(client, updated_since="2026-01-01") == before
+            assert get(client, updated_since="9999-01-01") == []
             assert get(client, sort_by="created_at") == before
             assert get(client, status="Pending") == get(client, gender="FEMALE") == []
             assert get(client, limit="1") == before

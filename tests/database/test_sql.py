@@ -325,6 +325,7 @@ FILTERS: dict[str, tuple[Any, str]] = {
     "max_age": (65, "patient_age <= 65"),
     "start_date": (dt.datetime(2026, 3, 4, 10, tzinfo=UTC), "2026-03-04 10:00:00"),
     "end_date": (dt.datetime(2026, 3, 5, 23, tzinfo=UTC), "2026-03-05 23:00:00"),
+    "updated_since": (dt.datetime(2026, 3, 4, 11, tzinfo=UTC), "2026-03-04 11:00:00"),
     "after": (DOCTOR, "case_id = "),
 }
 

@@ -66,7 +66,7 @@ def check(case: Case[Any], server: Running, **headers: str) -> None:
         case.query["user_id"] = DOCTOR
         if case.query.get("after"):
             case.query["after"] = CASES[0]["case_id"]
-        for name in ("start_date", "end_date"):
+        for name in ("start_date", "end_date", "updated_since"):
             if case.query.get(name) and not is_date(case.query[name][:10]):
                 del case.query[name]
     case.call_and_validate(f"http://{server.host}:{server.port}", headers=headers)

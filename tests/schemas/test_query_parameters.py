@@ -25,6 +25,7 @@ VALID = {
     "max_age": "65",
     "start_date": "2026-03-04",
     "end_date": "2026-03-04T10:30:00Z",
+    "updated_since": "2026-03-04T10:30:00+05:30",
     "sort_by": "status",
     "sort_order": "desc",
     "limit": "5",
@@ -87,7 +88,7 @@ INVALID_UUIDS = [
 INVALID: dict[str, dict[str, list[str]]] = {
     **dict.fromkeys(("status", "gender", "search"), INVALID_TEXTS),
     **{name: {AGE_RULE: [*INVALID_INTEGERS, "-1000000000"]} for name in ("min_age", "max_age")},
-    **{name: {DATE_RULE: INVALID_TIMES} for name in ("start_date", "end_date")},
+    **{name: {DATE_RULE: INVALID_TIMES} for name in ("start_date", "end_date", "updated_since")},
     "sort_by": {"must be created_at, updated_at, patient_name, patient_age or status": INVALID_COLUMNS},
     "sort_order": {"must be asc or desc": INVALID_ORDERS},
     "limit": {LIMIT_RULE: [*INVALID_INTEGERS, "0", "-0", "000", "-1", "1001", "999999999"]},
@@ -311,13 +312,14 @@ MICROSECOND = dt.timedelta(microseconds=1)
 
 
 def cases_at(*moments: tuple[str, dt.datetime, int]) -> list[dict[str, Any]]:
-    """Cases created this many microseconds after a moment, each with its name, if that time exists."""
+    """Cases written this many microseconds after a moment, each with its name, if that time exists."""
     first, last = dt.datetime.min.replace(tzinfo=UTC), dt.datetime.max.replace(tzinfo=UTC)
-    return [
-        case(patient_name=name, created_at=moment + microseconds * MICROSECOND)
+    times = {
+        name: moment + microseconds * MICROSECOND
         for name, moment, microseconds in moments
         if first - moment <= microseconds * MICROSECOND <= last - moment
-    ]
+    }
+    return [case(patient_name=name, created_at=time, updated_at=time) for name, time in times.items()]
 
 
 @given(day=st.dates(), uses_aliases=st.booleans())
@@ -333,11 +335,13 @@ def test_a_date_means_its_whole_day_in_utc(
     last = dt.datetime.combine(day, dt.time.max, UTC)
     cases = cases_at(("before", midnight, -1), ("first", midnight, 0), ("last", last, 0), ("after", last, 1))
     database.clear()
-    database.add(*cases, case(patient_name="never", created_at=None))
+    database.add(*cases, case(patient_name="never", created_at=None, updated_at=None))
     names = [columns["patient_name"] for columns in cases]
     assert patient_names(client, f"{USER_ID}&{start}={day}&{end}={day}") == ["first", "last"]
     assert patient_names(client, f"{USER_ID}&{start}={day}") == names[names.index("first") :]
     assert patient_names(client, f"{USER_ID}&{end}={day}") == names[: names.index("last") + 1]
+    since = "updatedSince" if uses_aliases else "updated_since"
+    assert patient_names(client, f"{USER_ID}&{since}={day}") == names[names.index("first") :]
 
 
 @st.composite
@@ -369,10 +373,12 @@ def test_a_time_with_an_offset_means_that_moment(
     moment, written = moment_written
     cases = cases_at(("before", moment, -1), ("then", moment, 0), ("after", moment, 1))
     database.clear()
-    database.add(*cases, case(patient_name="never", created_at=None))
+    database.add(*cases, case(patient_name="never", created_at=None, updated_at=None))
     names = [columns["patient_name"] for columns in cases]
     then = names.index("then")
     value = quote(written)
     assert patient_names(client, f"{USER_ID}&start_date={value}") == names[then:]
     assert patient_names(client, f"{USER_ID}&end_date={value}") == names[: then + 1]
     assert patient_names(client, f"{USER_ID}&startDate={value}&endDate={value}&limit=5") == ["then"]
+    assert patient_names(client, f"{USER_ID}&updated_since={value}") == names[then:]
+    assert patient_names(client, f"{USER_ID}&updatedSince={value}&end_date={value}&limit=5") == ["then"]

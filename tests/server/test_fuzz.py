@@ -128,7 +128,7 @@ PARAMETERS = {
     **dict.fromkeys((b"status", b"gender", b"search"), (b"pending", b"female", b"Zo%C3%AB", b"%25_%5C", b"")),
     **dict.fromkeys((b"min_age", b"minAge", b"max_age", b"maxAge"), (b"-1", b"0", b"50", b"999999999")),
     **dict.fromkeys((b"start_date", b"startDate"), (b"0001-01-01", b"2026-01-01T05:30%2B05:30")),
-    **dict.fromkeys((b"end_date", b"endDate"), (b"9999-12-31", b"2026-01-01T00:02:00.5Z")),
+    **dict.fromkeys((b"end_date", b"endDate", b"updated_since"), (b"9999-12-31", b"2026-01-01T00:02:00.5Z")),
     **dict.fromkeys((b"sort_by", b"sortBy"), (b"created_at", b"patient_name", b"patient_age", b"status")),
     **dict.fromkeys((b"sort_order", b"sortOrder"), (b"asc", b"desc")),
     b"limit": (b"1", b"2", b"1000"),

@@ -11,6 +11,7 @@ ALIASES = {
     "max_age": "maxAge",
     "start_date": "startDate",
     "end_date": "endDate",
+    "updated_since": "updatedSince",
     "sort_by": "sortBy",
     "sort_order": "sortOrder",
 }
