@@ -12,9 +12,10 @@ from psycopg2.extensions import make_dsn
 from medmitra_cases.embedded.postgres import embedded_postgres
 from medmitra_cases.testing.postgres import open_folder
 from tests.deploy.images import build_image
+from tests.deploy.nginx import unix_listener
 from tests.deploy.parts import PASSWORD, pgbouncer, require_root
 from tests.support.factories import LAYOUTS, CasesDatabase, execute
-from tests.support.processes import wait_until
+from tests.support.processes import COMMAND, Running, running_on, wait_until
 from tests.support.programs import tool
 
 
@@ -49,6 +50,17 @@ def database(password_database: CasesDatabase) -> CasesDatabase:
     password_database.clear()
     password_database.add_decoys()
     return password_database
+
+
+@pytest.fixture(scope="module")
+def service(password_database: CasesDatabase) -> Iterator[Running]:
+    """Yield the service on a Unix socket."""
+    with (
+        open_folder() as folder,
+        unix_listener(folder / "http.sock") as listener,
+        running_on(listener, COMMAND, "serve", DATABASE_URL=password_database.service_dsn) as service,
+    ):
+        yield service
 
 
 @pytest.fixture(scope="session")
