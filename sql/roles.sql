@@ -40,8 +40,18 @@ BEGIN
 END
 $$;
 
+-- Whether the policies below do not concern the role that asks. It is declared IMMUTABLE so that the planner evaluates it
+-- once for each plan: written into the policy, the condition would double the time of a 304 for 1,000 cases. That is
+-- safe, because Postgres never uses a plan with row level security for another role than the one it was made for.
+CREATE OR REPLACE FUNCTION medmitra.is_other_role() RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN current_user <> 'medmitra_cases';
+GRANT EXECUTE ON FUNCTION medmitra.is_other_role() TO PUBLIC;
+
 -- Row level security: even a wrong query of the service returns only the cases of the doctor that set_user_id.sql
 -- sets. It returns none if no doctor is set. The view of existing_table.sql contains the same condition.
+-- No permissive policy shows the role more than the restrictive one, because Citus makes restrictive policies permissive
+-- on its shards.
 DO $$
 DECLARE
     cases pg_class;
@@ -53,15 +63,24 @@ BEGIN
         END IF;
         RETURN;
     END IF;
-    IF NOT cases.relrowsecurity THEN
+    IF NOT cases.relrowsecurity OR EXISTS (
+        -- The policy of an earlier version, which names no function.
+        SELECT
+        FROM pg_policy
+        WHERE polrelid = cases.oid AND polname = 'as_granted' AND pg_get_expr(polqual, polrelid) = 'true'
+    ) THEN
         -- For all other roles only grants decide, as before. Exceptions: Postgres allows COPY FROM and pg_dump only to
         -- the table's owner and to roles with BYPASSRLS.
         DROP POLICY IF EXISTS as_granted ON medmitra.cases;
-        CREATE POLICY as_granted ON medmitra.cases USING (true);
+        CREATE POLICY as_granted ON medmitra.cases USING (medmitra.is_other_role());
         ALTER TABLE medmitra.cases ENABLE ROW LEVEL SECURITY;
     END IF;
     IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = cases.oid AND polname = 'one_doctor') THEN
         CREATE POLICY one_doctor ON medmitra.cases AS RESTRICTIVE TO medmitra_cases
+            USING (user_id = nullif(current_setting('medmitra.user_id', true), '')::uuid);
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = cases.oid AND polname = 'one_doctor_permissive') THEN
+        CREATE POLICY one_doctor_permissive ON medmitra.cases TO medmitra_cases
             USING (user_id = nullif(current_setting('medmitra.user_id', true), '')::uuid);
     END IF;
 END

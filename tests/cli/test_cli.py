@@ -176,7 +176,8 @@ def test_check_of_an_empty_database_names_both_table_layouts(empty_database: str
             "schema.sql",
         ),
         (
-            "DROP POLICY one_doctor ON medmitra.cases; ALTER TABLE medmitra.cases ALTER user_id TYPE text",
+            "DROP POLICY one_doctor ON medmitra.cases; DROP POLICY one_doctor_permissive ON medmitra.cases;"
+            "ALTER TABLE medmitra.cases ALTER user_id TYPE text",
             "✗ medmitra.cases.user_id is text, not uuid",
             "schema.sql",
         ),
@@ -325,7 +326,7 @@ def test_check_warns_about_row_level_security(empty_database: str, owner: Connec
     "change",
     [
         "ALTER TABLE medmitra.cases DISABLE ROW LEVEL SECURITY",
-        "DROP POLICY one_doctor ON medmitra.cases",
+        "DROP POLICY one_doctor ON medmitra.cases; CREATE POLICY everything ON medmitra.cases USING (true)",
         # A view that an operator wrote, without the condition of existing_table.sql.
         "ALTER TABLE medmitra.cases RENAME TO kept;"
         "CREATE VIEW medmitra.cases AS SELECT *, xmin FROM medmitra.kept;"

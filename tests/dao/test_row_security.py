@@ -153,7 +153,11 @@ def test_roles_sql_adds_no_access_if_the_owner_enabled_row_security(owner: Conne
 
 @pytest.mark.parametrize(
     "policies",
-    ["", "DROP POLICY as_granted ON medmitra.cases; DROP POLICY one_doctor ON medmitra.cases"],
+    [
+        "",
+        "DROP POLICY as_granted ON medmitra.cases; DROP POLICY one_doctor ON medmitra.cases;"
+        "DROP POLICY one_doctor_permissive ON medmitra.cases",
+    ],
     ids=["disabled", "without policies"],
 )
 def test_roles_sql_enables_row_security_again(owner: Connection, policies: str) -> None:
@@ -163,3 +167,59 @@ def test_roles_sql_enables_row_security_again(owner: Connection, policies: str) 
     execute(owner, read_sql("roles"))
     as_role(owner, "medmitra_cases")
     assert doctors(owner) == []
+
+
+def test_one_doctor_is_shown_even_if_all_policies_are_permissive(owner: Connection) -> None:
+    """Citus makes them so on its shards."""
+    LAYOUTS["own_table"].create(owner)
+    insert_published_cases(owner)
+    restrictive = "SELECT polname, pg_get_expr(polqual, polrelid) FROM pg_policy WHERE NOT polpermissive"
+    for name, condition in execute(owner, restrictive):
+        execute(
+            owner,
+            f"DROP POLICY {name} ON medmitra.cases;"
+            f"CREATE POLICY {name} ON medmitra.cases TO medmitra_cases USING ({condition})",
+        )
+    as_role(owner, "medmitra_cases")
+    assert doctors(owner) == []
+    assert execute(owner, f"{SET_USER_ID}; TABLE medmitra.cases", {"subject": OTHER}) == []
+    assert len(execute(owner, f"{SET_USER_ID}; SELECT id FROM medmitra.cases", {"subject": DOCTOR})) == 2
+
+
+def test_roles_sql_replaces_the_policy_of_an_earlier_version(owner: Connection) -> None:
+    LAYOUTS["own_table"].create(owner)
+    execute(
+        owner,
+        "DROP POLICY one_doctor_permissive ON medmitra.cases;"
+        "ALTER POLICY as_granted ON medmitra.cases USING (true)",
+    )
+    execute(owner, read_sql("roles"))
+    policies = "SELECT polname, pg_get_expr(polqual, polrelid) FROM pg_policy ORDER BY polname"
+    assert [name for name, condition in execute(owner, policies) if "medmitra.user_id" in condition] == [
+        "one_doctor",
+        "one_doctor_permissive",
+    ]
+    assert ("as_granted", "medmitra.is_other_role()") in execute(owner, policies)
+
+
+def test_the_plan_of_another_role_is_not_used_for_the_services(owner: Connection, writer: str) -> None:
+    LAYOUTS["own_table"].create(owner)
+    insert_published_cases(owner)
+    execute(
+        owner,
+        f"GRANT USAGE ON SCHEMA medmitra TO {writer}; GRANT SELECT ON medmitra.cases TO {writer};"
+        "SET plan_cache_mode = force_generic_plan;"
+        "PREPARE everything AS SELECT user_id FROM medmitra.cases",
+    )
+    for name, count in ((writer, 2), ("medmitra_cases", 0), (writer, 2)):
+        as_role(owner, name)
+        assert len(execute(owner, "EXECUTE everything")) == count
+
+
+def test_other_roles_need_no_right_to_functions(owner: Connection, writer: str) -> None:
+    execute(owner, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+    LAYOUTS["own_table"].create(owner)
+    insert_published_cases(owner)
+    execute(owner, f"GRANT USAGE ON SCHEMA medmitra TO {writer}; GRANT SELECT ON medmitra.cases TO {writer}")
+    as_role(owner, writer)
+    assert doctors(owner) == [DOCTOR, DOCTOR]

@@ -350,6 +350,6 @@ def test_a_changed_policy_changes_tags(empty_database: str, owner: Connection, s
     role = make_dsn(empty_database, options="-c role=medmitra_cases")
     with client_on(role, MEDMITRA_ETAG_SOURCE=source) as client:
         before = get(client)
-        execute(owner, "ALTER POLICY as_granted ON medmitra.cases USING (patient_age < 40)")
+        execute(owner, "ALTER POLICY one_doctor ON medmitra.cases USING (patient_age < 40)")
         after = get(client, before.headers["ETag"])
     assert [len(answer.get_json()["cases"]) for answer in (before, after)] == [2, 1]
