@@ -6,5 +6,6 @@ SELECT
     case_id, user_id, patient_name, patient_age, patient_gender, case_summary, status, created_at, updated_at
 FROM json_populate_recordset(NULL::medmitra.cases, %(cases)s) WITH ORDINALITY
 ORDER BY ordinality
-ON CONFLICT (case_id) DO NOTHING
+-- Without a name of columns: (case_id), or (user_id, case_id) if the table is partitioned.
+ON CONFLICT DO NOTHING
 RETURNING case_id

@@ -1,4 +1,4 @@
-"""Fixtures: a real Postgres, the two table layouts (emptied before every test), the service and clients."""
+"""Fixtures: a real Postgres, the table layouts (emptied before every test), the service and clients."""
 
 import logging
 import signal
@@ -19,7 +19,7 @@ from medmitra_cases.telemetry import END_SIGNALS
 from medmitra_cases.testing import Harness
 from medmitra_cases.testing.postgres import make_roles, new_database, open_folder
 from tests.support.chromium import chromium
-from tests.support.factories import LAYOUTS, CasesDatabase, execute, settings
+from tests.support.factories import LAYOUTS, MAIN_LAYOUTS, CasesDatabase, execute, settings
 
 # A parent process may ignore these signals, as shells do for background jobs, and nohup. Processes that the
 # tests start would inherit this. They do not inherit a handler that does nothing.
@@ -54,9 +54,12 @@ def empty_database(server_dsn: str) -> Iterator[str]:
         yield owner_dsn
 
 
-@pytest.fixture(scope="session", params=list(LAYOUTS))
+@pytest.fixture(scope="session", params=MAIN_LAYOUTS)
 def layout_database(server_dsn: str, request: pytest.FixtureRequest) -> Iterator[CasesDatabase]:
-    """Yield one database per table layout, created by the SQL files that an operator runs."""
+    """Yield one database per table layout, created by the SQL files that an operator runs.
+
+    Tests of the other layouts name them, as ``own_table`` is named in tests of one layout.
+    """
     layout = LAYOUTS[request.param]
     with (
         new_database(server_dsn, options=LOCALE) as owner_dsn,

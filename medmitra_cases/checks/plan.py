@@ -15,14 +15,14 @@ _ONLY_INDEX_SCANS = (
 )
 
 
-def reads_in_index_order(connection: Connection) -> bool:
+def reads_in_index_order(connection: Connection) -> bool | None:
     """Return whether an index gives the cases of one doctor in insertion order.
 
     Args:
         connection: A connection in autocommit mode that may read ``medmitra.cases``.
 
     Returns:
-        Whether the plan uses an index, and no sort.
+        Whether the plan uses an index, and no sort; None if another server reads the cases.
 
     Raises:
         psycopg2.Error: The database failed.
@@ -34,6 +34,8 @@ def reads_in_index_order(connection: Connection) -> bool:
             probe_query(row_versions=False).parameters(),
         )
         nodes = list(_nodes(cursor.fetchall()[0][0][0]["Plan"]))
+    if any(node["Node Type"] == "Foreign Scan" for node in nodes):
+        return None
     return any("Index Cond" in node for node in nodes) and not any(
         "Sort" in node["Node Type"] for node in nodes
     )
@@ -57,23 +59,6 @@ def has_row_versions(connection: Connection) -> bool:
     except (psycopg2.ProgrammingError, psycopg2.NotSupportedError):  # no such column, function or right
         return False
     return True
-
-
-def filters_by_doctor(connection: Connection) -> bool:
-    """Return whether Postgres shows this role only the cases of the doctor that ``set_user_id`` names.
-
-    Args:
-        connection: A connection that may read ``medmitra.cases``.
-
-    Returns:
-        Whether Postgres adds that condition to a query that has none.
-
-    Raises:
-        psycopg2.Error: The database failed.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("EXPLAIN (FORMAT JSON) SELECT FROM medmitra.cases")
-        return "medmitra.user_id" in str(cursor.fetchall()[0][0])
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,8 @@ from tests.support import factories
 from tests.support.factories import DOCTOR, UTC, CasesDatabase, case, in_json
 from tests.support.links import ALIASES, links
 
+pytestmark = pytest.mark.parametrize("layout_database", list(factories.LAYOUTS), indirect=True)
+
 URL = "/cases/all_cases"
 PAGE_PARAMETERS = {"limit", "page", "after"}
 

@@ -23,6 +23,9 @@ OTHER = DOCTOR[:-1] + "7"
 CONDITION = "user_id = %(user_id)s::uuid"
 
 
+on_every_layout = pytest.mark.parametrize("layout_database", list(LAYOUTS), indirect=True)
+
+
 @pytest.fixture
 def service(database: CasesDatabase) -> Iterator[Connection]:
     """A connection with the role of the service."""
@@ -44,6 +47,7 @@ def doctors(connection: Connection) -> list[str]:
     return [user_id for (user_id,) in execute(connection, "SELECT user_id FROM medmitra.cases")]
 
 
+@on_every_layout
 @pytest.mark.usefixtures("_without_condition")
 def test_a_query_for_all_cases_returns_one_doctors(client: FlaskClient, database: CasesDatabase) -> None:
     added = [case(), case()]
@@ -55,6 +59,7 @@ def test_a_query_for_all_cases_returns_one_doctors(client: FlaskClient, database
         assert client.get(url, headers={"If-None-Match": response.headers["ETag"]}).status_code == 304
 
 
+@on_every_layout
 @pytest.mark.usefixtures("_without_condition")
 def test_a_streamed_query_for_all_cases_returns_one_doctors(
     client: FlaskClient, database: CasesDatabase, monkeypatch: pytest.MonkeyPatch
@@ -66,6 +71,7 @@ def test_a_streamed_query_for_all_cases_returns_one_doctors(
     assert [columns["user_id"] for columns in found] == [DOCTOR] * 50
 
 
+@on_every_layout
 def test_another_doctors_cases_are_not_shown(database: CasesDatabase, service: Connection) -> None:
     database.add(case())
     for query in QUERIES:
@@ -76,6 +82,7 @@ def test_another_doctors_cases_are_not_shown(database: CasesDatabase, service: C
         assert list(batches) == []
 
 
+@on_every_layout
 def test_no_cases_are_shown_if_no_doctor_is_set(database: CasesDatabase, service: Connection) -> None:
     database.add(case())
     assert doctors(service) == []

@@ -14,7 +14,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn
 
 from medmitra_cases.cli.sample import insert_published_cases
-from medmitra_cases.dao.statements import SELECT_CASES, WHOLE_LIST, BoundQuery
+from medmitra_cases.dao.statements import SELECT_CASES, SET_USER_ID, WHOLE_LIST, BoundQuery
 from medmitra_cases.database.sql_files import read_sql, sql_directory
 from medmitra_cases.errors import SqlFileError
 from medmitra_cases.models import SORT_COLUMNS, CaseQuery
@@ -283,6 +283,97 @@ def test_the_plan_is_one_ordered_index_scan(database: CasesDatabase, service: Co
 def test_cases_of_interleaved_doctors_use_index_scans(database: CasesDatabase, service: Connection) -> None:
     database.add_many([DOCTOR, *(str(uuid.uuid4()) for _ in range(1999))], 100_050)
     assert [scan["Node Type"] for scan in scans(service)] == ["Index Scan"] * 3
+
+
+@pytest.mark.parametrize("layout_database", ["partitioned"], indirect=True)
+@pytest.mark.parametrize(
+    "query",
+    [
+        CaseQuery(DOCTOR),
+        CaseQuery(DOCTOR, limit=5, page=2),
+        CaseQuery(DOCTOR, limit=5, sort_by="patient_name", sort_order="desc"),
+        CaseQuery(DOCTOR, search="words"),
+        CaseQuery(DOCTOR, limit=5, after=DOCTOR),
+        CaseQuery(DOCTOR, limit=5, after=DOCTOR, sort_order="desc", status="pending"),
+    ],
+    ids=["list", "page", "sort", "search", "after", "after, backwards"],
+)
+def test_a_request_reads_one_partition(
+    database: CasesDatabase, service: Connection, query: CaseQuery
+) -> None:
+    database.add_many([DOCTOR, *(str(uuid.uuid4()) for _ in range(99))], 5_000)
+    bound = BoundQuery(query, DOCTOR, row_versions=True)
+    for statement in (
+        bound.statements.declare,
+        bound.statements.declare_sizes,
+        bound.statements.select_version,  # decides about a 304
+    ):
+        explain = f"{SET_USER_ID}; EXPLAIN (FORMAT JSON) {statement}"
+        plan = json.dumps(execute(service, explain, bound.parameters(sizes=True)))
+        assert len(set(re.findall(r'"Relation Name": "(\w+)"', plan))) == 1, plan
+        assert "Subplans Removed" not in plan
+        assert "Index Name" in plan, plan
+
+
+@pytest.fixture
+def reader(owner: Connection) -> Iterator[str]:
+    """A role like that of the product's backend."""
+    execute(owner, "CREATE ROLE medmitra_test_reader")
+    yield "medmitra_test_reader"
+    execute(
+        owner,
+        "RESET SESSION AUTHORIZATION; DROP OWNED BY medmitra_test_reader; DROP ROLE medmitra_test_reader",
+    )
+
+
+def test_partitioning_keeps_the_cases_and_who_may_read_them(owner: Connection, reader: str) -> None:
+    LAYOUTS["own_table"].create(owner)
+    execute(
+        owner,
+        "ALTER TABLE medmitra.cases ADD COLUMN note text, ADD COLUMN length int GENERATED ALWAYS AS"
+        " (length(patient_name)) STORED;"
+        f"GRANT SELECT (id, status), UPDATE (status) ON medmitra.cases TO {reader} WITH GRANT OPTION;"
+        f"CREATE POLICY adults ON medmitra.cases AS RESTRICTIVE FOR UPDATE TO {reader}, medmitra_cases"
+        " USING (patient_age > 17) WITH CHECK (true); ALTER TABLE medmitra.cases FORCE ROW LEVEL SECURITY;"
+        "CREATE INDEX extra ON medmitra.cases (status)",
+    )
+    for _ in range(20):
+        add(owner, user_id=str(uuid.uuid4()))
+    execute(owner, "DELETE FROM medmitra.cases WHERE id > 18")
+    kept = (
+        "SELECT * FROM medmitra.cases ORDER BY id",
+        "SELECT policyname, permissive, roles, cmd, qual, with_check FROM pg_policies ORDER BY policyname",
+        "SELECT grantee, column_name, privilege_type, is_grantable FROM information_schema.column_privileges"
+        " WHERE table_name = 'cases' ORDER BY 1, 2, 3, 4",
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE conrelid = 'medmitra.cases'::regclass AND contype IN ('c', 'n') ORDER BY 1",
+        "SELECT relowner, relrowsecurity, relforcerowsecurity FROM pg_class"
+        " WHERE oid = 'medmitra.cases'::regclass",
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'medmitra.cases'::regclass AND NOT tgisinternal",
+    )
+    before = [execute(owner, statement) for statement in kept]
+    execute(owner, read_sql("partitioned"))
+    assert [execute(owner, statement) for statement in kept] == before
+    assert "the partitioned table does not have: medmitra.extra" in owner.notices[-1]
+    add(owner)
+    assert execute(owner, "SELECT max(id) FROM medmitra.cases") == [(21,)]
+    assert execute(owner, "SELECT count(DISTINCT tableoid) > 1 FROM medmitra.cases") == [(True,)]
+
+
+def test_partitioning_changes_nothing_if_a_view_depends_on_the_table(owner: Connection) -> None:
+    LAYOUTS["own_table"].create(owner)
+    execute(owner, "CREATE VIEW public.report AS SELECT count(*) FROM medmitra.cases")
+    before = execute(owner, SNAPSHOT)
+    with pytest.raises(psycopg2.errors.DependentObjectsStillExist):
+        execute(owner, read_sql("partitioned"))
+    execute(owner, "ROLLBACK")
+    assert execute(owner, SNAPSHOT) == before
+
+
+def test_partitioning_rejects_a_view(owner: Connection) -> None:
+    LAYOUTS["existing_table"].create(owner)
+    with pytest.raises(psycopg2.errors.RaiseException, match=r"medmitra\.cases is not a table"):
+        execute(owner, read_sql("partitioned"))
 
 
 def scans(service: Connection) -> Iterator[dict[str, Any]]:

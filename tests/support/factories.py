@@ -124,12 +124,52 @@ class Layout:
             execute(owner, read_sql(name))
 
 
+# Two partitions in another server, which for the tests is the same one.
+FOREIGN_PARTITIONS = (
+    """
+    CREATE EXTENSION postgres_fdw;
+    DO $$ BEGIN EXECUTE format(
+        'CREATE SERVER other FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %L, port %L, dbname %L)',
+        split_part(current_setting('unix_socket_directories'), ',', 1),
+        current_setting('port'),
+        current_database()
+    ); END $$;
+    CREATE USER MAPPING FOR PUBLIC SERVER other OPTIONS (user 'postgres', password_required 'false');
+    CREATE SCHEMA other;
+    CREATE TABLE medmitra.partitioned (LIKE medmitra.cases INCLUDING ALL EXCLUDING INDEXES)
+        PARTITION BY HASH (user_id);
+"""
+    + "".join(
+        f"""
+    CREATE TABLE other.cases_{number} (
+        LIKE medmitra.cases, PRIMARY KEY (user_id, id), UNIQUE (user_id, case_id)
+    );
+    CREATE FOREIGN TABLE medmitra.cases_{number} PARTITION OF medmitra.partitioned
+        FOR VALUES WITH (MODULUS 2, REMAINDER {number})
+        SERVER other OPTIONS (schema_name 'other');
+    """
+        for number in (0, 1)
+    )
+    + """
+    DROP TABLE medmitra.cases;
+    ALTER TABLE medmitra.partitioned RENAME TO cases;
+    ALTER SEQUENCE medmitra.partitioned_id_seq RENAME TO cases_id_seq;
+"""
+)
+
 LAYOUTS = {
     "own_table": Layout("medmitra.cases", "user_id", "", ("schema", "roles")),
+    "partitioned": Layout("medmitra.cases", "user_id", "", ("schema", "partitioned", "roles")),
     "existing_table": Layout(
         "public.cases", "doctor_id", PRODUCT_TABLE, ("existing_table", "existing_table_index", "roles")
     ),
+    "foreign_partitions": Layout(
+        "medmitra.cases", "user_id", read_sql("schema") + FOREIGN_PARTITIONS, ("roles",)
+    ),
 }
+
+# The layouts of tests that name none.
+MAIN_LAYOUTS = ("own_table", "existing_table")
 
 
 @dataclass(frozen=True)
