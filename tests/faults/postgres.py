@@ -24,19 +24,27 @@ FAST, IMMEDIATE, KILLED = signal.SIGINT, signal.SIGQUIT, signal.SIGKILL
 
 
 class Postgres:
-    """The server; it listens on a Unix socket, and on the addresses that ``start`` gets."""
+    """The server; it listens on a Unix socket, and on an address that it or ``start`` is given."""
 
-    def __init__(self, programs: Path, data: Path, port: int = 5432) -> None:
+    def __init__(self, programs: Path, data: Path, port: int = 5432, listen: str = "") -> None:
         self.programs = programs
         self.data = data
         self.port = port
+        self.listen = listen
         self.socket_folder = data.parent / "socket"
         self.dsn = make_dsn(host=str(self.socket_folder), port=port, user="postgres", dbname="postgres")
         self.service_dsn = make_dsn(self.dsn, user="medmitra_cases")
 
     def start(self, *prefix: str, listen: str = "") -> None:
         """Start, and wait until it responds; the prefix is the start of its command line."""
-        options = ("-k", self.socket_folder, "-p", str(self.port), "-c", f"listen_addresses={listen}")
+        options = (
+            "-k",
+            self.socket_folder,
+            "-p",
+            str(self.port),
+            "-c",
+            f"listen_addresses={listen or self.listen}",
+        )
         with self.data.with_suffix(".log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*prefix, *AS_NOBODY, self.programs / "postgres", "-D", self.data, *options],

@@ -1,35 +1,127 @@
-"""The first of two Postgres servers dies; the second is a standby that allows reads."""
+"""Postgres servers die while others, among them standbys that allow reads, go on."""
 
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPResponse
+from pathlib import Path
 
 import pytest
 from psycopg2.extensions import make_dsn
 
+from tests.faults.pgbouncer import pgbouncer
 from tests.faults.postgres import KILLED, Postgres
-from tests.faults.service import MAX_DOWN_SECONDS, THREADS, clients, serving
-from tests.support.processes import wait_until
-from tests.support.programs import AS_NOBODY
+from tests.faults.service import MAX_DOWN_SECONDS, TARGET, THREADS, clients, serving
+from tests.support.processes import Running, wait_until
+from tests.support.programs import AS_NOBODY, free_port
 
 pytestmark = pytest.mark.faults
+
+
+@contextmanager
+def replica(primary: Postgres, address: str, port: int) -> Iterator[Postgres]:
+    """Run a server that replicates another one until the block ends."""
+    folder = primary.data.parent / f"standby-{address}"
+    standby = Postgres(primary.programs, folder / "data", port, listen=address)
+    owner = primary.data.stat()
+    for path in (folder, standby.data, standby.socket_folder):
+        path.mkdir(mode=0o700)
+        os.chown(path, owner.st_uid, owner.st_gid)
+    base_backup = (*AS_NOBODY, primary.programs / "pg_basebackup", "-d", primary.dsn, "-D", standby.data)
+    subprocess.run([*base_backup, "-R", "--checkpoint=fast", "--no-sync"], check=True, cwd="/")
+    standby.start()
+    try:
+        yield standby
+    finally:
+        if standby.is_running:
+            standby.stop()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
 def standby(postgres: Postgres) -> Iterator[Postgres]:
     """Yield a second server, which replicates the first."""
-    standby = Postgres(postgres.programs, postgres.data.parent / "standby", postgres.port + 1)
-    owner = postgres.data.stat()
-    standby.data.mkdir(mode=0o700)
-    os.chown(standby.data, owner.st_uid, owner.st_gid)
-    base_backup = (*AS_NOBODY, postgres.programs / "pg_basebackup", "-d", postgres.dsn, "-D", standby.data)
-    subprocess.run([*base_backup, "-R", "--checkpoint=fast", "--no-sync"], check=True, cwd="/")
-    standby.start()
-    yield standby
-    standby.stop()
-    shutil.rmtree(standby.data)
+    with replica(postgres, "127.0.0.2", free_port()) as standby:
+        yield standby
+
+
+@pytest.fixture
+def standbys(postgres: Postgres) -> Iterator[list[Postgres]]:
+    """Yield two servers that replicate a third, on the same port of two addresses."""
+    port = free_port()
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(replica(postgres, address, port)) for address in ("127.0.0.2", "127.0.0.3")
+        ]
+
+
+@pytest.fixture(params=["in the order of DATABASE_URL", "load_balance_hosts=random", "PgBouncer"])
+def dsn_of_both(standbys: list[Postgres], folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Yield a connection string for the service that leads to both standbys."""
+    addresses = ",".join(standby.listen for standby in standbys)
+    dsn = make_dsn(standbys[0].service_dsn, host=addresses)
+    if request.param == "PgBouncer":
+        with pgbouncer(folder, dsn, more="default_pool_size = 4\nserver_login_retry = 1") as port:
+            yield make_dsn(dsn, host="127.0.0.1", port=port)
+    elif request.param == "load_balance_hosts=random":
+        yield make_dsn(dsn, load_balance_hosts="random")
+    else:
+        yield dsn
+
+
+def test_no_request_fails_when_each_of_two_standbys_is_killed(
+    standbys: list[Postgres], dsn_of_both: str
+) -> None:
+    with serving(dsn_of_both) as server, clients(server.port) as load:
+        load.wait_for(200)
+        for killed, other in (standbys, standbys[::-1]):
+            killed.stop(KILLED)
+            load.wait_for(500)
+            assert other.backends
+            killed.start()
+        load.wait_for(200)
+        load.stop()
+    assert load.failed == []
+
+
+@pytest.mark.parametrize(("source", "tags"), [("auto", 2), ("body", 1)])
+@pytest.mark.parametrize("dsn_of_both", ["load_balance_hosts=random", "PgBouncer"], indirect=True)
+def test_two_standbys_have_the_same_tag_only_if_it_is_made_from_the_body(
+    postgres: Postgres, standbys: list[Postgres], dsn_of_both: str, source: str, tags: int
+) -> None:
+    with serving(dsn_of_both, MEDMITRA_ETAG_SOURCE=source) as server:
+        found = [response.headers["ETag"] for response in responses_of_both(server, postgres, standbys)]
+        assert len(set(found)) == tags
+        again = responses_of_both(server, postgres, standbys, **{"If-None-Match": found[0]})
+        assert {response.status for response in again} == ({304} if tags == 1 else {200, 304})
+
+
+def responses_of_both(
+    server: Running, primary: Postgres, standbys: list[Postgres], **headers: str
+) -> list[HTTPResponse]:
+    """Send requests at the same time, again and again until both standbys have responded to some."""
+    lock = "SELECT 1 FROM pg_locks WHERE relation = 'medmitra.cases'::regclass AND mode ~ 'AccessExclusive'"
+    responses: list[HTTPResponse] = []
+
+    def both_responded() -> bool:
+        with ThreadPoolExecutor(THREADS) as pool:
+            with primary.locked_table():
+                primary.query("SELECT pg_switch_wal()")  # a lock alone is not sent to the standbys
+                wait_until(lambda: all(standby.query(lock) for standby in standbys))
+                sent = [pool.submit(server.get, TARGET, **headers) for _ in range(THREADS)]
+                wait_until(lambda: sum(len(standby.waiting_backends) for standby in standbys) == THREADS)
+                asked = [standby for standby in standbys if standby.waiting_backends]
+            responses[:] = [request.result()[0] for request in sent]
+        for standby in standbys:
+            standby.terminate_backends()
+        return len(asked) == len(standbys)
+
+    wait_until(both_responded)
+    return responses
 
 
 def test_the_service_reads_from_the_standby(postgres: Postgres, standby: Postgres) -> None:
