@@ -1,6 +1,6 @@
 -- name: partitioned
--- Divides the table medmitra.cases into 16 partitions by hash of user_id, with all its cases. Change 16 before you run it.
--- Run it after schema.sql, as the owner of the table. A second run changes nothing.
+-- Divides medmitra.cases into 16 partitions by hash of user_id, with all its cases. For another number of them, change
+-- 16 first. Run it after schema.sql, as the owner of the table. A second run changes nothing.
 --
 -- The service goes on reading meanwhile. Writers wait until all cases are copied, and all sessions wait for less than a
 -- second when the partitioned table replaces the other one. The file changes nothing if it fails. It fails if a view or
@@ -109,7 +109,7 @@ BEGIN
         RAISE WARNING 'the partitioned table does not have: %', left_out;
     END IF;
 
-    -- All sessions wait behind this lock while it waits for those that are reading. So it gives up soon, and tries again.
+    -- All sessions wait behind this lock while it waits for those that read. So it gives up soon, and tries again.
     SET LOCAL lock_timeout = '500ms';
     FOR attempt IN 1 .. 60 LOOP
         BEGIN

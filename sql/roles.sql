@@ -40,9 +40,9 @@ BEGIN
 END
 $$;
 
--- Whether the policies below do not concern the role that asks. It is declared IMMUTABLE so that the planner evaluates it
--- once for each plan: written into the policy, the condition would double the time of a 304 for 1,000 cases. That is
--- safe, because Postgres never uses a plan with row level security for another role than the one it was made for.
+-- Whether the role that asks is not the service's. It is declared IMMUTABLE so that the planner evaluates it once for
+-- each plan: written into the policy, the condition would double the time of a 304 for 1,000 cases. That is safe,
+-- because Postgres never uses a plan with row level security for another role than the one it was made for.
 CREATE OR REPLACE FUNCTION medmitra.is_other_role() RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN current_user <> 'medmitra_cases';
@@ -50,8 +50,8 @@ GRANT EXECUTE ON FUNCTION medmitra.is_other_role() TO PUBLIC;
 
 -- Row level security: even a wrong query of the service returns only the cases of the doctor that set_user_id.sql
 -- sets. It returns none if no doctor is set. The view of existing_table.sql contains the same condition.
--- No permissive policy shows the role more than the restrictive one, because Citus makes restrictive policies permissive
--- on its shards.
+-- No permissive policy shows the role more than the restrictive one does, because Citus makes restrictive policies
+-- permissive on its shards.
 DO $$
 DECLARE
     cases pg_class;
