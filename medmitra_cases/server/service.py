@@ -21,6 +21,10 @@ from medmitra_cases.telemetry import logs, metrics
 M_ARENA_MAX = -8
 ARENAS = 2
 
+# The ends of the errors about addresses that cannot be listened on.
+OTHER_ADDRESS = "set another address with --listen HOST:PORT or MEDMITRA_LISTEN; port 0 takes a free port"
+OTHER_ADMIN_ADDRESS = "MEDMITRA_ADMIN_LISTEN: each process needs its own, or off"
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,13 +44,14 @@ def serve(settings: Settings, announce: Callable[[Sequence[str]], None]) -> None
     for description in unknown_variables(os.environ):
         _log.warning("%s", description)
     inherited = inherited_sockets(os.environ)
-    sockets = inherited or bound_sockets(settings.listen, reuse_port=settings.reuse_port)
+    sockets = inherited or _sockets(settings.listen, OTHER_ADDRESS, reuse_port=settings.reuse_port)
     if not (settings.needs_tokens or settings.trust_user_id or only_local(sockets)):
         raise ListenError(
             "other machines could connect, and read any doctor's cases: set MEDMITRA_JWT_SECRET or"
             " MEDMITRA_JWKS_URL, or MEDMITRA_TRUST_USER_ID=1 if the reverse proxy has checked user_id"
         )
-    admin_sockets = _admin_sockets(settings.admin_listen)
+    admin_listen = settings.admin_listen
+    admin_sockets = _sockets(admin_listen, OTHER_ADMIN_ADDRESS, reuse_port=False) if admin_listen else []
     with closing(create_database(settings)) as database:
         app = create_app(settings, database=database)
         server = Server(app, settings, sockets, shared=bool(inherited), route_of=_route_of)
@@ -59,13 +64,12 @@ def serve(settings: Settings, announce: Callable[[Sequence[str]], None]) -> None
         server.run(announce)
 
 
-def _admin_sockets(listen: str | None) -> list[socket.socket]:
-    if listen is None:
-        return []
+def _sockets(listen: str, hint: str, *, reuse_port: bool) -> list[socket.socket]:
+    """Bind and listen on an address; an error ends with the hint."""
     try:
-        return bound_sockets(listen, reuse_port=False)
+        return bound_sockets(listen, reuse_port=reuse_port)
     except ListenError as error:
-        raise ListenError(f"{error} (MEDMITRA_ADMIN_LISTEN: each process needs its own, or off)") from error
+        raise ListenError(f"{error} ({hint})") from error
 
 
 def _route_of(path: str) -> str:

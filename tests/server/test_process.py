@@ -242,18 +242,28 @@ def test_the_error_without_a_database_url_says_what_to_do() -> None:
     assert "medmitra-cases demo" in ended.stderr
 
 
-def test_the_error_for_an_address_in_use_is_one_line() -> None:
+@pytest.mark.parametrize("command", ["serve", "demo"])
+@pytest.mark.parametrize("how", ["--listen", "MEDMITRA_LISTEN"])
+def test_the_error_for_an_address_in_use_says_how_to_take_another(
+    command: str, how: str, folder: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as in_use:
         listen = f"127.0.0.1:{in_use.getsockname()[1]}"
-        ended = run("serve", "--listen", listen, DATABASE_URL="host=127.0.0.1")
+        arguments, variables = ((how, listen), {}) if how == "--listen" else ((), {how: listen})
+        variables |= {"DATABASE_URL": "host=127.0.0.1", "XDG_DATA_HOME": str(folder)}
+        ended = run(command, *arguments, **variables)
     assert ended.returncode == 1
-    assert ended.stderr == f"Error: cannot listen on {listen}: Address already in use\n"
+    assert ended.stderr == (
+        f"Error: cannot listen on {listen}: Address already in use"
+        " (set another address with --listen HOST:PORT or MEDMITRA_LISTEN; port 0 takes a free port)\n"
+    )
 
 
 def test_the_error_for_an_unknown_host_is_one_line() -> None:
     ended = run("serve", "--listen", "no.such.host.invalid:1", DATABASE_URL="host=127.0.0.1")
     assert ended.returncode == 1
-    assert ended.stderr == "Error: cannot listen on no.such.host.invalid:1: no such host\n"
+    assert ended.stderr.startswith("Error: cannot listen on no.such.host.invalid:1: no such host (")
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
