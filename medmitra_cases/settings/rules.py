@@ -19,6 +19,16 @@ _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
 
 _BYTE_ORDER_MARK = "\ufeff"
 
+# Parameters in the URLs that providers show for other drivers. Only these names are repeated: another name
+# may be a part of a password.
+_OF_OTHER_DRIVERS = {
+    *("pgbouncer", "connection_limit", "pool_timeout", "socket_timeout", "schema", "sslaccept"),  # Prisma
+    *("supa", "uselibpqcompat"),  # Vercel, node-postgres
+    *("prepareThreshold", "currentSchema"),  # JDBC
+    *("statement_cache_size", "prepared_statement_cache_size"),  # asyncpg, SQLAlchemy
+}
+_UNKNOWN_PARAMETER = re.compile(r'invalid (?:URI query parameter:|connection option) "(\w+)"')
+
 # RFC 7518, 3.2: a key for HS256 must be at least as long as the hash.
 MIN_SECRET_BYTES = 32
 
@@ -52,9 +62,9 @@ def must_be_database_url(value: str) -> None:
     must_be_bare(value)
     try:
         parts = parse_dsn(value)
-    except (psycopg2.ProgrammingError, UnicodeError):
+    except (psycopg2.ProgrammingError, UnicodeError) as error:
         # Not chained, because libpq quotes the part that it could not parse.
-        raise ValidationError("is neither a libpq URI nor a key=value string") from None
+        raise ValidationError(_why_not_a_url(str(error))) from None
     # An unescaped password ends up in these parts, and libpq would print them in its errors.
     unescaped = (
         "@" in parts.get("host", "") + parts.get("dbname", "")
@@ -62,6 +72,18 @@ def must_be_database_url(value: str) -> None:
     )
     if "://" in value and unescaped:
         raise ValidationError("is a URI that cannot be parsed (write @ : / in a password as %40 %3A %2F)")
+
+
+def _why_not_a_url(error: str) -> str:
+    unknown = _UNKNOWN_PARAMETER.search(error)
+    if unknown is None:
+        return "is neither a libpq URI nor a key=value string"
+    if unknown[1] not in _OF_OTHER_DRIVERS:
+        return "has a parameter that libpq does not know (write / and ? in a password as %2F and %3F)"
+    return (
+        f"has the parameter {unknown[1]}, which other drivers read and libpq does not know: remove it; the"
+        " service needs no parameter for a connection pooler"
+    )
 
 
 def must_be_listen_address(value: str) -> None:

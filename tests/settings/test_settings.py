@@ -260,6 +260,24 @@ def test_the_error_does_not_show_an_invalid_database_url(url: str) -> None:
     assert mistakes(DATABASE_URL=url) == "DATABASE_URL is neither a libpq URI nor a key=value string"
 
 
+@pytest.mark.parametrize("name", ["pgbouncer", "connection_limit", "schema", "supa", "prepareThreshold"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:hunter2@db/clinic?sslmode=require&{}=1", "host=db password=hunter2 {}=1"]
+)
+def test_a_parameter_of_other_drivers_is_refused_by_name(name: str, url: str) -> None:
+    assert mistakes(DATABASE_URL=url.format(name)) == (
+        f"DATABASE_URL has the parameter {name}, which other drivers read and libpq does not know: remove it;"
+        " the service needs no parameter for a connection pooler"
+    )
+
+
+def test_an_unknown_parameter_is_not_repeated() -> None:
+    # The slash ends the host: libpq takes the rest of the password for the name of a parameter.
+    error = mistakes(DATABASE_URL="postgresql://u:secret/pass?hunter2=x@db/clinic")
+    assert error.startswith("DATABASE_URL has a parameter that libpq does not know")
+    assert "hunter2" not in error
+
+
 @pytest.mark.parametrize(
     "listen", ["8000", "x", ":8000", "h:", "h:65536", "h:80/", "::1:80", "a b:80", "h:٨٠", "h:80\n"]
 )
