@@ -4,6 +4,7 @@ import os
 import socket
 from collections import Counter
 
+import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from medmitra_cases.auth import download_keys
@@ -37,6 +38,27 @@ def check_keys(url: str) -> Finding:
         Verdict.GOOD if keys else Verdict.MISSING,
         f"the signing keys of MEDMITRA_JWKS_URL: {', '.join(kinds)}{ignored}",
         "let the issuer sign with ES256, or with RS256 and at least 2,048 bits; each key needs an id (kid)",
+    )
+
+
+def check_certificate(error: psycopg2.Error) -> Finding | None:
+    """Explain a failed connection whose cause is the certificate of the server's authority.
+
+    Args:
+        error: The error of the connection.
+
+    Returns:
+        The finding; None if the error has another cause.
+    """
+    reason = str(error).partition("\n")[0]  # a second line would recommend sslrootcert=system
+    if not ("certificate verify failed" in reason or "root certificate file" in reason):
+        return None
+    return Finding(
+        Verdict.MISSING,
+        f"the database cannot be verified: {printable(reason)}",
+        "set sslrootcert=FILE in DATABASE_URL; FILE has the certificate of the authority that signs for the"
+        " database. sslrootcert=system does not work with the wheel psycopg2-binary: its OpenSSL looks for"
+        " certificates in a folder that does not exist",
     )
 
 

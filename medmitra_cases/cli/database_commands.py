@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import click
+import psycopg2
 
 from medmitra_cases.checks import (
     Column,
     Finding,
     Verdict,
+    check_certificate,
     check_database,
     check_keys,
     check_link,
@@ -137,7 +139,15 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     if settings.jwks_url is not None:
         yield check_keys(settings.jwks_url)
     refuse_read_write(settings.database_url)
-    with closing(connect(settings.database_url)) as connection:
+    try:
+        connection = connect(settings.database_url)
+    except psycopg2.OperationalError as error:
+        finding = check_certificate(error)
+        if finding is None:
+            raise
+        yield finding
+        return
+    with closing(connection):
         yield check_link(connection)
         yield from check_database(
             connection, row_versions=settings.row_versions, max_connections=settings.max_connections

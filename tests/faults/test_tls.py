@@ -57,8 +57,9 @@ class Database:
         self._port = port
         self._certificate = folder / "server.crt"
 
-    def dsn(self, host: str, sslmode: str) -> str:
-        more = {"sslrootcert": str(self._certificate)} if sslmode.startswith("verify") else {}
+    def dsn(self, host: str, sslmode: str, **more: str) -> str:
+        if sslmode.startswith("verify"):
+            more.setdefault("sslrootcert", str(self._certificate))
         return make_dsn(
             host=host, port=self._port, user="medmitra_cases", dbname="postgres", sslmode=sslmode, **more
         )
@@ -104,6 +105,25 @@ def test_a_link_within_this_machine(database: Database, sslmode: str, seen: str)
             Verdict.GOOD,
             f"the link to the database {seen}",
         )
+
+
+@pytest.mark.parametrize(
+    ("sslrootcert", "reason"),
+    [
+        ("system", "certificate verify failed"),
+        ("/etc/ssl/certs/ca-certificates.crt", "certificate verify failed"),
+        ("/no/such/file.crt", 'root certificate file "/no/such/file.crt" does not exist'),
+    ],
+)
+def test_check_says_how_to_verify_the_server(database: Database, sslrootcert: str, reason: str) -> None:
+    dsn = database.dsn(database.address, "verify-full", sslrootcert=sslrootcert)
+    ended = run("check", DATABASE_URL=dsn)
+    line, hint, summary = ended.stdout.splitlines()
+    assert line.startswith("✗ the database cannot be verified: connection to server at ")
+    assert line.endswith(reason)
+    assert hint.startswith("  → set sslrootcert=FILE in DATABASE_URL")
+    assert "sslrootcert=system does not work with the wheel psycopg2-binary" in hint
+    assert (ended.returncode, summary) == (1, "Not ready to serve: 1 of 1 checks failed (✗).")
 
 
 def test_the_mode_may_come_from_the_environment(database: Database) -> None:
