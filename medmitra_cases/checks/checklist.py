@@ -15,10 +15,9 @@ from medmitra_cases.checks.catalogue import (
 )
 from medmitra_cases.checks.columns import check_rights, check_times, check_types
 from medmitra_cases.checks.etags import check_row_versions
-from medmitra_cases.checks.finding import Finding, Verdict
+from medmitra_cases.checks.finding import OWNER_URL, Finding, Verdict, psql_as_owner
 from medmitra_cases.checks.plan import reads_in_index_order
 from medmitra_cases.checks.role import check_role, check_row_filter
-from medmitra_cases.database import psql
 
 MIN_POSTGRES_VERSION = 15
 
@@ -80,8 +79,8 @@ def _relation(columns: list[Column]) -> Finding:
     return Finding(
         Verdict.MISSING,
         "there is no table or view medmitra.cases",
-        "to create the table, run medmitra-cases init-db; to serve the existing table public.cases instead,"
-        f" run {psql('existing_table.sql')}",
+        f'to create the table, run DATABASE_URL="{OWNER_URL}" medmitra-cases init-db;'
+        f" to serve the existing table public.cases instead, run {psql_as_owner('existing_table.sql')}",
     )
 
 
@@ -104,9 +103,9 @@ def _index(connection: Connection, kind: str, source: Source) -> Finding:
         )
     if in_order:
         return Finding(Verdict.GOOD, "an index returns the cases of one doctor in insertion order", "")
-    build = psql("schema.sql" if kind == "table" else "existing_table_index.sql")
+    build = psql_as_owner("schema.sql" if kind == "table" else "existing_table_index.sql")
     drop = source.invalid_index and (
-        "unless it is being built right now, drop the invalid index with"
+        "unless it is being built right now, drop the invalid index as the owner with"
         f" DROP INDEX CONCURRENTLY {source.invalid_index}; then "
     )
     return Finding(
@@ -121,7 +120,7 @@ def _sequence(name: str) -> Finding:
         Verdict.ADVICE,
         f"the sequence {name} does not count in insertion order: a session takes several numbers in advance"
         " (CACHE above 1), or the numbers go down or repeat",
-        f"run ALTER SEQUENCE {name} INCREMENT BY 1 CACHE 1 NO CYCLE",
+        f"as the owner, run ALTER SEQUENCE {name} INCREMENT BY 1 CACHE 1 NO CYCLE",
     )
 
 

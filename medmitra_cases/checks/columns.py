@@ -3,8 +3,8 @@
 from marshmallow import fields
 
 from medmitra_cases.checks.catalogue import Column
-from medmitra_cases.checks.finding import Finding, Verdict
-from medmitra_cases.database import psql, sql_directory
+from medmitra_cases.checks.finding import Finding, Verdict, psql_as_owner
+from medmitra_cases.database import sql_directory
 from medmitra_cases.schemas import CaseSchema, UtcDateTime
 
 # The allowed types of a column by the field of the response: with others the response would be another one.
@@ -72,7 +72,7 @@ def check_rights(columns: list[Column]) -> Finding:
         if unreadable
         else "the role may read all columns of medmitra.cases that the service needs",
         "let the service log in as the role medmitra_cases, which the owner of medmitra.cases creates with"
-        f" {psql('roles.sql')}",
+        f" {psql_as_owner('roles.sql')}",
     )
 
 

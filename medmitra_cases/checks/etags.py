@@ -2,10 +2,9 @@
 
 from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.checks.finding import Finding, Verdict
+from medmitra_cases.checks.finding import Finding, Verdict, psql_as_owner
 from medmitra_cases.checks.plan import has_row_versions
 from medmitra_cases.dao import read_definition
-from medmitra_cases.database import psql
 
 
 def check_row_versions(connection: Connection, *, required: bool) -> Finding:
@@ -43,4 +42,7 @@ def check_row_versions(connection: Connection, *, required: bool) -> Finding:
     )
 
 
-_REPAIR = f"for a view, first run {psql('existing_table.sql')}; for tables and views, run {psql('roles.sql')}"
+_REPAIR = (
+    f"for a view, first run {psql_as_owner('existing_table.sql')};"
+    f" for tables and views, run {psql_as_owner('roles.sql')}"
+)

@@ -3,6 +3,12 @@
 from enum import Enum
 from typing import NamedTuple
 
+from medmitra_cases.database import psql
+
+# A shell stops with this text if the variable is not set. The commands of the hints do not use DATABASE_URL:
+# the role of the service cannot change the database.
+OWNER_URL = "${OWNER_URL:?set it to the address of this database for its owner}"
+
 
 class Verdict(Enum):
     """The severity of a finding: as needed, worth a change, or missing, so that the service cannot work."""
@@ -18,3 +24,15 @@ class Finding(NamedTuple):
     verdict: Verdict
     seen: str
     hint: str
+
+
+def psql_as_owner(file: str) -> str:
+    """Return the ``psql`` command that runs a file of ``sql/`` as the owner of the database.
+
+    Args:
+        file: The file's name.
+
+    Returns:
+        A line for a shell.
+    """
+    return psql(file, url=OWNER_URL)

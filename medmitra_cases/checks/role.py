@@ -6,9 +6,9 @@ from psycopg2.errors import InvalidTextRepresentation
 from psycopg2.extensions import connection as Connection
 
 from medmitra_cases.checks.catalogue import Connections, Session, Source
-from medmitra_cases.checks.finding import Finding, Verdict
+from medmitra_cases.checks.finding import Finding, Verdict, psql_as_owner
 from medmitra_cases.dao import probe_query
-from medmitra_cases.database import MAX_STATEMENT_SECONDS, psql, read_sql, sql_directory
+from medmitra_cases.database import MAX_STATEMENT_SECONDS, read_sql, sql_directory
 
 # Above this cost the planner prefers a bitmap scan and a sort.
 MAX_RANDOM_PAGE_COST = 2.0
@@ -34,7 +34,8 @@ def check_row_filter(connection: Connection) -> Finding:
         Verdict.GOOD if filtered else Verdict.ADVICE,
         f"the role sees the cases of {'one doctor at a time' if filtered else 'all doctors at once'}",
         "let the service log in as the role medmitra_cases, which the owner of medmitra.cases creates with"
-        f" {psql('roles.sql')}; a view also needs the condition in {sql_directory() / 'existing_table.sql'}",
+        f" {psql_as_owner('roles.sql')};"
+        f" a view also needs the condition in {sql_directory() / 'existing_table.sql'}",
     )
 
 
@@ -82,7 +83,8 @@ def _planner(session: Session) -> Finding:
         Verdict.ADVICE if is_costly else Verdict.GOOD,
         f"random_page_cost is {session.random_page_cost:g}"
         + (": the planner may sort instead of using the index" if is_costly else ""),
-        f"unless the data is on hard disks, run ALTER ROLE {session.role_name} SET random_page_cost = 1.1",
+        "unless the data is on hard disks, run as the owner"
+        f" ALTER ROLE {session.role_name} SET random_page_cost = 1.1",
     )
 
 
@@ -91,7 +93,7 @@ def _write_rights(source: Source) -> Finding:
         Verdict.ADVICE if source.may_write else Verdict.GOOD,
         f"the role may{'' if source.may_write else ' not'} write to medmitra.cases; the service only reads",
         "let the service log in as the role medmitra_cases, which the owner of medmitra.cases creates with"
-        f" {psql('roles.sql')}",
+        f" {psql_as_owner('roles.sql')}",
     )
 
 
@@ -104,7 +106,8 @@ def _timeout(session: Session) -> Finding:
         Verdict.ADVICE,
         f"statement_timeout is {limit}: the service sets {MAX_STATEMENT_SECONDS:g} s for its statements, but"
         " nothing does so for other clients with this role",
-        f"run ALTER ROLE {session.role_name} SET statement_timeout = '{MAX_STATEMENT_SECONDS:g}s'",
+        "as the owner, run"
+        f" ALTER ROLE {session.role_name} SET statement_timeout = '{MAX_STATEMENT_SECONDS:g}s'",
     )
 
 

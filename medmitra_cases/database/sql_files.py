@@ -56,13 +56,14 @@ def execute_file(connection: Connection, name: str) -> None:
         cursor.execute(read_sql(name))
 
 
-def psql(file: str) -> str:
+def psql(file: str, *, url: str = "$DATABASE_URL") -> str:
     """Return the ``psql`` command that runs a file of ``sql/`` and stops at the first error.
 
     Args:
         file: The file's name.
+        url: A variable of the shell with the address of the database.
 
     Returns:
-        A line for a shell. It connects to ``DATABASE_URL``.
+        A line for a shell.
     """
-    return f'psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f {shlex.quote(str(sql_directory() / file))}'
+    return f'psql "{url}" -v ON_ERROR_STOP=1 -f {shlex.quote(str(sql_directory() / file))}'

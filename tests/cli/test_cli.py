@@ -21,8 +21,9 @@ from medmitra_cases.database.connection import connect
 from medmitra_cases.database.sql_files import read_sql, sql_directory
 from medmitra_cases.testing.postgres import new_database
 from tests.support.factories import DOCTOR, LAYOUTS, MAIN_LAYOUTS, PRODUCT_TABLE, Layout, client_on, execute
-from tests.support.processes import COMMAND, TIMEOUT_SECONDS, environment
+from tests.support.processes import COMMAND, TIMEOUT_SECONDS, environment, run_program
 from tests.support.processes import run as run_process
+from tests.support.snippets import PATH
 from tests.support.terminals import run_on_terminal
 from tests.support.tokens import SECRET
 
@@ -225,6 +226,41 @@ def test_check_reports_what_is_missing(
     assert hint in lines[position + 1]
 
 
+# The shell command of a hint: up to the path of a file, or the whole one without a file.
+HINTED = re.compile(r'(?:DATABASE_URL=|psql )"\$\{OWNER_URL.+?(?:\.sql| init-db)')
+
+
+@pytest.mark.parametrize(
+    ("prepare", "change"),
+    [
+        (False, "CREATE SCHEMA other"),
+        (True, "DROP INDEX medmitra.cases_user_id_id_idx"),
+        (True, "REVOKE SELECT ON medmitra.cases FROM medmitra_cases"),
+        (True, "REVOKE SELECT (xmin) ON medmitra.cases FROM medmitra_cases"),
+    ],
+    ids=["no table", "no index", "no rights", "no row versions"],
+)
+def test_the_commands_of_the_hints_connect_as_the_owner(
+    empty_database: str, owner: Connection, prepare: bool, change: str
+) -> None:
+    if prepare:
+        LAYOUTS["own_table"].create(owner)
+    execute(owner, change)
+    service_url = make_dsn(empty_database, user="medmitra_cases")
+    output = run("check", url=service_url).output
+    commands = [found for found in HINTED.findall(output) if "existing_table" not in found]
+    assert len(commands) == 1, output
+    variables = {"DATABASE_URL": service_url, "PATH": PATH}
+    without = run_program(["bash", "-c", commands[0]], variables)
+    assert without.returncode != 0
+    assert "OWNER_URL: set it to the address of this database for its owner" in without.stderr
+    as_owner = run_program(["bash", "-c", commands[0]], {**variables, "OWNER_URL": empty_database})
+    assert as_owner.returncode == 0, as_owner.stderr
+    if not prepare:
+        execute(owner, read_sql("roles"))
+    run_ok("check", url=service_url)
+
+
 def test_check_finds_the_missing_index_of_an_existing_table(empty_database: str, owner: Connection) -> None:
     execute(owner, PRODUCT_TABLE)
     execute(owner, read_sql("existing_table"))
@@ -419,7 +455,7 @@ def test_check_warns_about_a_sequence_that_breaks_insertion_order(
     execute(owner, change.format(schema))
     output = run_ok("check", url=empty_database)
     assert f"! the sequence {schema}." in output
-    repair = re.search("→ run (ALTER SEQUENCE .*)", output)
+    repair = re.search("run (ALTER SEQUENCE .*)", output)
     assert repair is not None
     execute(owner, repair[1])
     assert "sequence" not in run_ok("check", url=empty_database)
