@@ -1,7 +1,8 @@
 -- name: describe_source
--- The tables behind medmitra.cases, through any number of views: tables whose row level security may hide rows from
--- their reader, whether this role may write to one of the tables, and the name of an invalid index. Also whether a
--- table medmitra.cases may contain times that the response cannot, and a sequence that does not count in insertion order.
+-- The tables behind medmitra.cases, through any number of views: tables whose row level security hides all rows from
+-- their reader (closed_tables) or may hide some (guarded_tables), whether this role may write to one of the tables, and
+-- the name of an invalid index. Also whether a table medmitra.cases may contain times that the response cannot, and a
+-- sequence that does not count in insertion order.
 WITH RECURSIVE source (oid, reader) AS (
     SELECT relation.oid, reader.oid
     FROM pg_class AS relation
@@ -28,20 +29,33 @@ source_relation AS (
     FROM source
     JOIN pg_class AS relation ON relation.oid = source.oid
     JOIN pg_namespace AS namespace ON namespace.oid = relation.relnamespace
+),
+-- The tables with row level security for their reader, and the policies that admit it to rows.
+secured AS (
+    SELECT
+        relation.name,
+        (
+            SELECT array_agg(policy.polname)
+            FROM pg_policy AS policy
+            WHERE policy.polrelid = relation.oid
+                AND policy.polpermissive
+                AND policy.polcmd IN ('r', '*')
+                AND EXISTS (
+                    SELECT
+                    FROM unnest(policy.polroles) AS role (oid)
+                    WHERE role.oid = 0 OR pg_has_role(reader.oid, role.oid, 'USAGE')
+                )
+        ) AS policies
+    FROM source_relation AS relation
+    JOIN pg_roles AS reader ON reader.oid = relation.reader
+    WHERE relation.relrowsecurity
+        AND NOT (reader.rolsuper OR reader.rolbypassrls)
+        AND (relation.relforcerowsecurity OR NOT pg_has_role(reader.oid, relation.relowner, 'USAGE'))
 )
 SELECT
-    (
-        SELECT string_agg(DISTINCT relation.name, ', ')
-        FROM source_relation AS relation
-        JOIN pg_roles AS reader ON reader.oid = relation.reader
-        WHERE relation.relrowsecurity
-            AND NOT (reader.rolsuper OR reader.rolbypassrls)
-            AND (relation.relforcerowsecurity OR NOT pg_has_role(reader.oid, relation.relowner, 'USAGE'))
-            -- Except tables with the policies of roles.sql, which hide only the cases of other doctors.
-            AND NOT EXISTS (
-                SELECT FROM pg_policy WHERE polrelid = relation.oid AND polname = 'as_granted'
-            )
-    ) AS guarded_tables,
+    (SELECT string_agg(DISTINCT name, ', ') FROM secured WHERE policies IS NULL) AS closed_tables,
+    -- Except tables with the policies of roles.sql, which hide only the cases of other doctors.
+    (SELECT string_agg(DISTINCT name, ', ') FROM secured WHERE 'as_granted' <> ALL (policies)) AS guarded_tables,
     coalesce(
         (
             SELECT bool_or(

@@ -4,17 +4,22 @@
 -- temporary tables and to connect to other databases.)
 -- Run it after schema.sql or existing_table.sql, as the owner of medmitra.cases, who must also have the right to create
 -- roles. A second run changes nothing.
+-- The file has two parts, because the owner may have no right to create roles. Then let a role with that right run the
+-- file first: part 1 creates the role, and part 2 fails. Run it again as the owner: part 1 warns, and part 2 succeeds.
 -- Set the password yourself: \password medmitra_cases
 
+-- Part 1: the role, and its settings.
 BEGIN;
-
--- Give up if a long transaction holds a lock. Otherwise all other sessions would wait behind this one.
-SET LOCAL lock_timeout = '3s';
 
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'medmitra_cases') THEN
-        CREATE ROLE medmitra_cases;
+        BEGIN
+            CREATE ROLE medmitra_cases;
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE EXCEPTION '% may not create roles: let a role that may do so run roles.sql first, then run it again',
+                current_user;
+        END;
     ELSIF EXISTS (
         SELECT
         FROM pg_roles
@@ -23,10 +28,36 @@ BEGIN
     ) THEN
         RAISE EXCEPTION 'there is a role medmitra_cases with powers that the service must not have';
     END IF;
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO medmitra_cases', current_database());
+    ALTER ROLE medmitra_cases LOGIN;
+    -- Settings of the role, not of the connection, so that they also apply behind PgBouncer in transaction mode.
+    ALTER ROLE medmitra_cases SET statement_timeout = '5s';  -- Postgres cancels a longer query; the response is 500
+    -- A long list is read in one transaction, and its snapshot delays VACUUM. A client that reads too slowly is cut
+    -- off.
+    ALTER ROLE medmitra_cases SET idle_in_transaction_session_timeout = '60s';
+    ALTER ROLE medmitra_cases SET default_transaction_read_only = on;
+    ALTER ROLE medmitra_cases SET search_path = medmitra, pg_catalog;
+    -- On SSDs random reads cost about as much as sequential reads. With the default of 4, which is for spinning disks,
+    -- the planner reads a doctor's rows out of order and sorts them, instead of reading the index in order.
+    ALTER ROLE medmitra_cases SET random_page_cost = 1.1;
+EXCEPTION WHEN insufficient_privilege THEN
+    -- The role exists, and another role has created it.
+    RAISE WARNING '% may not change the role medmitra_cases: its settings stay as they are', current_user;
 END
 $$;
 
+COMMIT;
+
+-- Part 2: its rights.
+BEGIN;
+
+-- Give up if a long transaction holds a lock. Otherwise all other sessions would wait behind this one.
+SET LOCAL lock_timeout = '3s';
+
+DO $$
+BEGIN
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO medmitra_cases', current_database());
+END
+$$;
 GRANT USAGE ON SCHEMA medmitra TO medmitra_cases;
 GRANT SELECT (
     id, case_id, user_id, patient_name, patient_age, patient_gender, case_summary, status, created_at, updated_at
@@ -74,6 +105,9 @@ BEGIN
         DROP POLICY IF EXISTS as_granted ON medmitra.cases;
         CREATE POLICY as_granted ON medmitra.cases USING (medmitra.is_other_role());
         ALTER TABLE medmitra.cases ENABLE ROW LEVEL SECURITY;
+    ELSIF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = cases.oid AND polname = 'as_granted') THEN
+        -- The owner has enabled it, or the policy was dropped. The access of all other roles stays as it is.
+        CREATE POLICY as_granted ON medmitra.cases FOR SELECT TO medmitra_cases USING (true);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = cases.oid AND polname = 'one_doctor') THEN
         CREATE POLICY one_doctor ON medmitra.cases AS RESTRICTIVE TO medmitra_cases
@@ -85,16 +119,5 @@ BEGIN
     END IF;
 END
 $$;
-
-ALTER ROLE medmitra_cases LOGIN;
--- Settings of the role, not of the connection, so that they also apply behind PgBouncer in transaction mode.
-ALTER ROLE medmitra_cases SET statement_timeout = '5s';  -- Postgres cancels a longer query; the response is 500
--- A long list is read in one transaction, and its snapshot delays VACUUM. A client that reads too slowly is cut off.
-ALTER ROLE medmitra_cases SET idle_in_transaction_session_timeout = '60s';
-ALTER ROLE medmitra_cases SET default_transaction_read_only = on;
-ALTER ROLE medmitra_cases SET search_path = medmitra, pg_catalog;
--- On SSDs random reads cost about as much as sequential reads. With the default of 4, which is for spinning disks, the
--- planner reads a doctor's rows out of order and sorts them, instead of reading the index in order.
-ALTER ROLE medmitra_cases SET random_page_cost = 1.1;
 
 COMMIT;

@@ -19,7 +19,8 @@ class Column(NamedTuple):
 class Source(NamedTuple):
     """The row of ``describe_source``."""
 
-    tables_with_row_security: str | None
+    closed_tables: str | None
+    guarded_tables: str | None
     may_write: bool
     invalid_index: str | None
     any_time: bool

@@ -48,9 +48,11 @@ def check_database(
     types, rights = check_types(columns), check_rights(columns)
     yield types
     yield rights
-    if source.tables_with_row_security:
-        yield _row_security(source.tables_with_row_security)
-    if types.verdict is rights.verdict is Verdict.GOOD:
+    if source.closed_tables:
+        yield _no_policy(source.closed_tables)
+    if source.guarded_tables:
+        yield _row_security(source.guarded_tables)
+    if types.verdict is rights.verdict is Verdict.GOOD and not source.closed_tables:
         yield _index(connection, columns[0].kind, source)
         if source.unordered_sequence:
             yield _sequence(source.unordered_sequence)
@@ -81,6 +83,16 @@ def _relation(columns: list[Column]) -> Finding:
         "there is no table or view medmitra.cases",
         f'to create the table, run DATABASE_URL="{OWNER_URL}" medmitra-cases init-db;'
         f" to serve the existing table public.cases instead, run {psql_as_owner('existing_table.sql')}",
+    )
+
+
+def _no_policy(tables: str) -> Finding:
+    return Finding(
+        Verdict.MISSING,
+        f"row level security of {tables} hides all cases: no policy admits the role that reads the table",
+        f"if medmitra.cases is a table, run {psql_as_owner('roles.sql')};"
+        " if it is a view, make the owner of the table the owner of the view, or create a policy for the"
+        " owner of the view",
     )
 
 

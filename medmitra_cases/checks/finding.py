@@ -11,7 +11,10 @@ OWNER_URL = "${OWNER_URL:?set it to the address of this database for its owner}"
 
 
 class Verdict(Enum):
-    """The severity of a finding: as needed, worth a change, or missing, so that the service cannot work."""
+    """The severity of a finding: as needed, worth a change, or missing.
+
+    Without what is missing the service cannot work, or the database does not separate the doctors.
+    """
 
     GOOD = "✓"
     ADVICE = "!"

@@ -31,7 +31,7 @@ def check_row_filter(connection: Connection) -> Finding:
     """
     filtered = _filters_by_doctor(connection)
     return Finding(
-        Verdict.GOOD if filtered else Verdict.ADVICE,
+        Verdict.GOOD if filtered else Verdict.MISSING,
         f"the role sees the cases of {'one doctor at a time' if filtered else 'all doctors at once'}",
         "let the service log in as the role medmitra_cases, which the owner of medmitra.cases creates with"
         f" {psql_as_owner('roles.sql')};"

@@ -119,7 +119,8 @@ def check() -> None:
     """Compare the database with what the service needs.
 
     It prints one line for each check: ✓ passed; ! passed, but a change is recommended; ✗ failed, the
-    service cannot work. A line that starts with → says what to change.
+    service cannot work, or the database does not separate the doctors. A line that starts with → says what
+    to change. Its commands connect to OWNER_URL, the address of the database for its owner.
 
     Run it with the settings and the role of the service. It changes nothing in the database. It also fetches
     the keys of MEDMITRA_JWKS_URL, and counts them.

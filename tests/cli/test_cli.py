@@ -270,8 +270,8 @@ def test_check_finds_the_missing_index_of_an_existing_table(empty_database: str,
     assert "existing_table_index.sql" in result.output
 
 
-def test_check_warns_about_a_role_with_unnecessary_rights(empty_database: str) -> None:
-    run_ok("init-db", url=empty_database)
+def test_check_warns_about_a_role_with_unnecessary_rights(empty_database: str, owner: Connection) -> None:
+    LAYOUTS["existing_table"].create(owner)
     output = run_ok(
         "check", url=make_dsn(empty_database, options="-c statement_timeout=0 -c random_page_cost=4")
     )
@@ -280,9 +280,9 @@ def test_check_warns_about_a_role_with_unnecessary_rights(empty_database: str) -
     assert "✗" not in output
     assert "! random_page_cost is 4" in output
     *lines, summary = output.splitlines()
-    assert summary == "Ready to serve; 4 of 13 checks recommend a change (!)."
+    assert summary == "Ready to serve; 3 of 13 checks recommend a change (!)."
     advice = [number for number, line in enumerate(lines) if line.startswith("!")]
-    assert len(advice) == 4
+    assert len(advice) == 3
     assert all(re.match("  → .", lines[number + 1]) for number in advice)
 
 
@@ -372,7 +372,46 @@ def test_check_warns_about_row_level_security(empty_database: str, owner: Connec
     execute(owner, "GRANT USAGE, CREATE ON SCHEMA medmitra TO medmitra_cases")
     execute(owner, "GRANT SELECT ON public.cases TO medmitra_cases")
     execute(owner, "ALTER VIEW medmitra.cases OWNER TO medmitra_cases")
-    assert "! row level security of public.cases may hide cases" in run("check", url=empty_database).output
+    execute(owner, "CREATE POLICY own ON public.cases USING (patient_age > 0)")
+    assert "! row level security of public.cases may hide cases" in run_ok("check", url=empty_database)
+
+
+# A role that is not the reader, a policy that only restricts, and one that is not for reading.
+@pytest.mark.parametrize(
+    "policy",
+    [
+        None,
+        "CREATE POLICY p ON {} TO pg_monitor USING (true)",
+        "CREATE POLICY p ON {} AS RESTRICTIVE USING (true)",
+        "CREATE POLICY p ON {} FOR UPDATE USING (true)",
+    ],
+)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_check_fails_if_no_policy_admits_the_role(
+    empty_database: str, owner: Connection, layout: Layout, policy: str | None
+) -> None:
+    layout.create(owner)
+    if layout is LAYOUTS["existing_table"]:
+        execute(
+            owner,
+            "ALTER TABLE public.cases ENABLE ROW LEVEL SECURITY;"
+            "GRANT USAGE, CREATE ON SCHEMA medmitra TO medmitra_cases;"
+            "GRANT SELECT ON public.cases TO medmitra_cases;"
+            "ALTER VIEW medmitra.cases OWNER TO medmitra_cases",
+        )
+    else:
+        execute(owner, "DROP POLICY as_granted ON medmitra.cases")
+    if policy:
+        execute(owner, policy.format(layout.relation))
+    result = run("check", url=make_dsn(empty_database, user="medmitra_cases"))
+    assert result.exit_code == 1
+    assert re.findall("^✗ (.*)", result.output, re.MULTILINE) == [
+        f"row level security of {layout.relation} hides all cases:"
+        " no policy admits the role that reads the table"
+    ]
+    if layout is LAYOUTS["own_table"]:
+        execute(owner, read_sql("roles"))
+        run_ok("check", url=make_dsn(empty_database, user="medmitra_cases"))
 
 
 @pytest.mark.parametrize(
@@ -388,18 +427,26 @@ def test_check_warns_about_row_level_security(empty_database: str, owner: Connec
         "GRANT SELECT ON medmitra.cases TO medmitra_cases",
     ],
 )
-def test_check_warns_about_a_role_that_sees_all_cases(
+def test_check_fails_for_a_role_that_sees_all_cases(
     empty_database: str, owner: Connection, change: str
 ) -> None:
     LAYOUTS["own_table"].create(owner)
     run_ok("load-sample", url=empty_database)
     execute(owner, change)
     execute(owner, "GRANT medmitra_cases TO CURRENT_USER")
-    output = run_ok("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
-    lines = output.splitlines()
-    position = lines.index("! the role sees the cases of all doctors at once")
+    result = run("check", url=make_dsn(empty_database, options="-c role=medmitra_cases"))
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    position = lines.index("✗ the role sees the cases of all doctors at once")
     assert "roles.sql" in lines[position + 1]
     assert "existing_table.sql" in lines[position + 1]
+
+
+def test_check_fails_for_the_owner_of_the_table(empty_database: str, owner: Connection) -> None:
+    LAYOUTS["own_table"].create(owner)
+    result = run("check", url=empty_database)
+    assert result.exit_code == 1
+    assert "\n✗ the role sees the cases of all doctors at once\n" in result.output
 
 
 @pytest.mark.parametrize(
@@ -449,16 +496,17 @@ def test_check_warns_about_a_sequence_that_breaks_insertion_order(
     empty_database: str, owner: Connection, layout: Layout, change: str
 ) -> None:
     layout.create(owner)
+    url = make_dsn(empty_database, user="medmitra_cases")
     schema = layout.relation.split(".")[0]
     execute(owner, "CREATE SEQUENCE public.others CACHE 20; CREATE TABLE public.other (id int DEFAULT 1)")
-    assert "sequence" not in run_ok("check", url=empty_database)
+    assert "sequence" not in run_ok("check", url=url)
     execute(owner, change.format(schema))
-    output = run_ok("check", url=empty_database)
+    output = run_ok("check", url=url)
     assert f"! the sequence {schema}." in output
     repair = re.search("run (ALTER SEQUENCE .*)", output)
     assert repair is not None
     execute(owner, repair[1])
-    assert "sequence" not in run_ok("check", url=empty_database)
+    assert "sequence" not in run_ok("check", url=url)
 
 
 def test_check_requires_row_versions_only_if_the_etag_uses_them(
@@ -474,7 +522,7 @@ def test_check_requires_row_versions_only_if_the_etag_uses_them(
 def test_check_warns_about_a_locale_without_accented_letters(server_dsn: str) -> None:
     with new_database(server_dsn, options="TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'") as url:
         run_ok("init-db", url=url)
-        assert "! search treats É and é as different letters" in run_ok("check", url=url)
+        assert "! search treats É and é as different letters" in run("check", url=url).output
 
 
 def test_check_finds_the_table_behind_two_views(empty_database: str, owner: Connection) -> None:

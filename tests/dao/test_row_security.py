@@ -156,6 +156,27 @@ def test_roles_sql_adds_no_access_if_the_owner_enabled_row_security(owner: Conne
     insert_published_cases(owner)
     as_role(owner, writer)
     assert doctors(owner) == []
+    as_role(owner, "medmitra_cases")
+    assert len(execute(owner, f"{SET_USER_ID}; TABLE medmitra.cases", {"subject": DOCTOR})) == 2
+
+
+@pytest.mark.parametrize("policy", ["as_granted", "one_doctor"])
+def test_roles_sql_mends_one_dropped_policy(owner: Connection, writer: str, policy: str) -> None:
+    LAYOUTS["own_table"].create(owner)
+    insert_published_cases(owner)
+    execute(
+        owner,
+        f"GRANT USAGE ON SCHEMA medmitra TO {writer}; GRANT SELECT ON medmitra.cases TO {writer};"
+        f"DROP POLICY {policy} ON medmitra.cases",
+    )
+    as_role(owner, writer)
+    seen_by_others = doctors(owner)
+    execute(owner, f"RESET SESSION AUTHORIZATION; {read_sql('roles')}")
+    as_role(owner, writer)
+    assert doctors(owner) == seen_by_others
+    as_role(owner, "medmitra_cases")
+    assert doctors(owner) == []
+    assert len(execute(owner, f"{SET_USER_ID}; TABLE medmitra.cases", {"subject": DOCTOR})) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""The files of sql/ and docs/supabase.md on a Postgres whose roles and policies are those of Supabase."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import make_dsn
+
+from medmitra_cases.database.sql_files import read_sql, sql_directory
+from tests.support.factories import DOCTOR, execute
+from tests.support.processes import run, run_program
+from tests.support.snippets import PATH
+from tests.support.supabase import supabase_database, supabase_server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with supabase_server() as admin_dsn:
+        yield admin_dsn
+
+
+@pytest.fixture
+def project(server: str) -> Iterator[str]:
+    """Yield the connection string of a project's owner."""
+    with supabase_database(server) as owner_dsn:
+        yield owner_dsn
+
+
+@pytest.fixture
+def owner(project: str) -> Iterator[Connection]:
+    with closing(psycopg2.connect(project)) as connection:
+        connection.autocommit = True
+        yield connection
+
+
+def psql(dsn: str, *arguments: str | Path) -> tuple[int, str]:
+    """Run psql; return its exit status and its messages."""
+    ended = run_program(["psql", dsn, "-v", "ON_ERROR_STOP=1", *arguments], {"PATH": PATH})
+    return ended.returncode, ended.stderr
+
+
+def run_file(dsn: str, name: str) -> tuple[int, str]:
+    return psql(dsn, "-f", sql_directory() / f"{name}.sql")
+
+
+def names_of(connection: Connection, doctor: str) -> list[str]:
+    """Return the names of the patients that the role of the service sees for a doctor."""
+    execute(connection, "SELECT set_config('medmitra.user_id', %s, false)", [doctor])
+    return [name for (name,) in execute(connection, "SELECT patient_name FROM medmitra.cases")]
+
+
+@pytest.mark.parametrize("files", [("existing_table", "existing_table_index", "roles"), ("schema", "roles")])
+def test_an_owner_that_is_no_superuser_prepares_the_database(project: str, files: tuple[str, ...]) -> None:
+    for name in (*files, *files):  # a second run changes nothing
+        assert run_file(project, name)[0] == 0
+    checked = run("check", DATABASE_URL=make_dsn(project, user="medmitra_cases"))
+    assert checked.returncode == 0, checked.stdout
+    assert "✗" not in checked.stdout
+
+
+def test_the_policies_of_the_product_hide_nothing_from_the_service(project: str) -> None:
+    for name in ("existing_table", "existing_table_index", "roles"):
+        assert run_file(project, name)[0] == 0
+    with closing(psycopg2.connect(make_dsn(project, user="medmitra_cases"))) as service:
+        assert names_of(service, DOCTOR) == ["Ada"]
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
+@pytest.mark.parametrize("files", [("existing_table", "roles"), ("schema", "roles")])
+def test_the_roles_of_the_data_api_cannot_read_what_the_service_reads(
+    project: str, owner: Connection, role: str, files: tuple[str, ...]
+) -> None:
+    for name in files:
+        assert run_file(project, name)[0] == 0
+    execute(owner, f"SET ROLE {role}")
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        execute(owner, "TABLE medmitra.cases")
+
+
+def test_the_index_cannot_be_built_inside_a_transaction(project: str, owner: Connection) -> None:
+    status, messages = psql(project, "-1", "-f", sql_directory() / "existing_table_index.sql")
+    assert status != 0
+    assert "CREATE INDEX CONCURRENTLY cannot run inside a transaction block" in messages
+    assert execute(owner, "SELECT to_regclass('public.cases_doctor_id_id_idx')") == [(None,)]
+
+
+@pytest.mark.parametrize("files", [("existing_table", "existing_table_index"), ("schema",)])
+def test_an_owner_that_may_not_create_roles_needs_another_role_for_part_one(
+    server: str, files: tuple[str, ...]
+) -> None:
+    with supabase_database(server, owner="plain_owner") as owner_dsn:
+        for name in files:
+            assert run_file(owner_dsn, name)[0] == 0
+        status, messages = run_file(owner_dsn, "roles")
+        assert status != 0
+        assert "plain_owner may not create roles: let a role that may do so run roles.sql first" in messages
+        status, messages = run_file(make_dsn(owner_dsn, user="postgres"), "roles")
+        assert status != 0
+        assert "permission denied for schema medmitra" in messages
+        for _ in range(2):
+            status, messages = run_file(owner_dsn, "roles")
+            assert status == 0
+            assert "plain_owner may not change the role medmitra_cases" in messages
+        checked = run("check", DATABASE_URL=make_dsn(owner_dsn, user="medmitra_cases"))
+        assert checked.returncode == 0, checked.stdout
+        assert "!" not in checked.stdout
+
+
+def test_the_owner_mends_a_dropped_policy(project: str, owner: Connection) -> None:
+    for name in ("schema", "roles"):
+        assert run_file(project, name)[0] == 0
+    for policy in ("as_granted", "one_doctor"):
+        execute(owner, f"DROP POLICY {policy} ON medmitra.cases")
+        assert run("check", DATABASE_URL=make_dsn(project, user="medmitra_cases")).returncode == 1
+        execute(owner, read_sql("roles"))
+        assert run("check", DATABASE_URL=make_dsn(project, user="medmitra_cases")).returncode == 0
