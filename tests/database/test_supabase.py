@@ -1,5 +1,8 @@
 """The files of sql/ and docs/supabase.md on a Postgres whose roles and policies are those of Supabase."""
 
+import json
+import re
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -7,13 +10,23 @@ from pathlib import Path
 import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from medmitra_cases.database.sql_files import read_sql, sql_directory
+from medmitra_cases.settings.rules import must_be_database_url
 from tests.support.factories import DOCTOR, execute
-from tests.support.processes import run, run_program
-from tests.support.snippets import PATH
+from tests.support.key_server import KeyServer
+from tests.support.paths import DOCS, ROOT
+from tests.support.processes import Running, run, run_program, running
+from tests.support.snippets import PATH, snippet
 from tests.support.supabase import supabase_database, supabase_server
+from tests.support.tokens import ABSENT, ASKED, EC_KEY, SECRET, bearer, issued, issued_by_key, jwk
+
+PREPARE = snippet("docs/supabase.md", "Prepare the database", "sh")
+INDEX = snippet("docs/supabase.md", "Prepare the database", "sql")
+START = snippet("docs/supabase.md", "Start the service", "sh")
+ROTATE = snippet("docs/supabase.md", "The day of rotation", "sh")
+ISSUER = "https://YOUR-PROJECT.supabase.co/auth/v1"
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +130,80 @@ def test_the_owner_mends_a_dropped_policy(project: str, owner: Connection) -> No
         assert run("check", DATABASE_URL=make_dsn(project, user="medmitra_cases")).returncode == 1
         execute(owner, read_sql("roles"))
         assert run("check", DATABASE_URL=make_dsn(project, user="medmitra_cases")).returncode == 0
+
+
+def adapted(script: str, project: str, keys_url: str = "") -> str:
+    """Replace the addresses of the page by those of the test."""
+    script = re.sub(
+        r'="postgresql://(\w+):[^"]+"', lambda url: f"={shlex.quote(make_dsn(project, user=url[1]))}", script
+    )
+    script = script.replace(f"{ISSUER}/.well-known/jwks.json", keys_url)
+    return script.replace("medmitra-cases serve", "exec medmitra-cases serve")
+
+
+def prepare(script: str, project: str) -> None:
+    # psql requests the password twice. It reads stdin, because a new session has no terminal.
+    options = {"input": "made up\n" * 2, "start_new_session": True, "cwd": ROOT}
+    prepared = run_program(["bash", "-euc", adapted(script, project)], {"PATH": PATH}, **options)
+    assert prepared.returncode == 0, prepared.stderr
+
+
+def patients(server: Running, token: str) -> list[str]:
+    """Return the names of the patients in the response to a request with this token."""
+    response, body = server.get(ASKED, **bearer(token))
+    assert response.status == 200, body
+    return [case["patient_name"] for case in json.loads(body)["cases"]]
+
+
+@pytest.fixture
+def keys() -> Iterator[KeyServer]:
+    with closing(KeyServer()) as server:
+        server.publish(jwk(EC_KEY, "key"))
+        yield server
+
+
+def test_the_commands_of_the_page_prepare_a_project_and_serve_it(project: str, keys: KeyServer) -> None:
+    prepare(PREPARE, project)
+    script = adapted(START, project, keys.url)
+    with running("bash", "-euc", script, PATH=PATH, MEDMITRA_LISTEN="127.0.0.1:0") as server:
+        assert "Ready to serve: all " in server.printed
+        assert patients(server, issued_by_key(EC_KEY, "key", iss=ISSUER)) == ["Ada"]
+        assert server.get(ASKED, **bearer(issued_by_key(EC_KEY, "key")))[0].status == 401  # another issuer
+
+
+def test_on_the_day_of_rotation_tokens_of_both_kinds_are_valid(project: str, keys: KeyServer) -> None:
+    prepare(PREPARE, project)
+    variables = {
+        "DATABASE_URL": make_dsn(project, user="medmitra_cases"),
+        "LEGACY_JWT_SECRET": SECRET,
+        "MEDMITRA_LISTEN": "127.0.0.1:0",
+        "PATH": PATH,
+    }
+    with running("bash", "-euc", adapted(ROTATE, project, keys.url), **variables) as server:
+        assert "the signing keys of MEDMITRA_JWKS_URL: 1 for ES256" in server.printed
+        assert "to each doctor by token (HS256, keys of " in server.printed
+        assert patients(server, issued(iss=ISSUER)) == ["Ada"]
+        assert patients(server, issued_by_key(EC_KEY, "key", iss=ISSUER)) == ["Ada"]
+        # The claims of the API's own keys.
+        for role in ("anon", "service_role"):
+            key = issued(iss="supabase", ref="YOUR-PROJECT", role=role, sub=ABSENT, aud=ABSENT)
+            assert server.get(ASKED, **bearer(key))[0].status == 401
+
+
+def test_the_index_of_the_page_can_be_built_inside_a_transaction(project: str) -> None:
+    assert psql(project, "-1", "-c", INDEX)[0] == 0
+    assert run_file(project, "existing_table_index")[0] == 0
+    prepare(PREPARE, project)
+    assert run("check", DATABASE_URL=make_dsn(project, user="medmitra_cases")).returncode == 0
+
+
+def test_every_address_of_the_page_is_encrypted_verified_and_patient() -> None:
+    addresses = re.findall(r'postgresql://[^"\s]+', (DOCS / "supabase.md").read_text())
+    assert len(addresses) == 3
+    for address in addresses:
+        must_be_database_url(address)
+        parts = parse_dsn(address)
+        assert (parts["sslmode"], parts["connect_timeout"]) == ("verify-full", "10")
+        assert parts["sslrootcert"].endswith("prod-ca-2021.crt")
+    shared = parse_dsn(addresses[1])
+    assert (shared["user"], shared["port"]) == ("medmitra_cases.YOUR-PROJECT", "6543")
