@@ -50,12 +50,14 @@ def check_certificate(error: psycopg2.Error) -> Finding | None:
     Returns:
         The finding; None if the error has another cause.
     """
-    reason = str(error).partition("\n")[0]  # a second line would recommend sslrootcert=system
-    if not ("certificate verify failed" in reason or "root certificate file" in reason):
+    causes = ("certificate verify failed", "root certificate file")
+    # One line for each server. Another line would recommend sslrootcert=system.
+    reasons = [line for line in str(error).splitlines() if any(cause in line for cause in causes)]
+    if not reasons:
         return None
     return Finding(
         Verdict.MISSING,
-        f"the database cannot be verified: {printable(reason)}",
+        f"the database cannot be verified: {printable(reasons[0])}",
         "set sslrootcert=FILE in DATABASE_URL; FILE has the certificate of the authority that signs for the"
         " database. sslrootcert=system does not work with the wheel psycopg2-binary: its OpenSSL looks for"
         " certificates in a folder that does not exist",

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from medmitra_cases.checks import Verdict, check_link
 from medmitra_cases.database import connect
@@ -124,6 +124,15 @@ def test_check_says_how_to_verify_the_server(database: Database, sslrootcert: st
     assert hint.startswith("  → set sslrootcert=FILE in DATABASE_URL")
     assert "sslrootcert=system does not work with the wheel psycopg2-binary" in hint
     assert (ended.returncode, summary) == (1, "Not ready to serve: 1 of 1 checks failed (✗).")
+
+
+def test_check_says_so_if_another_server_does_not_respond(database: Database) -> None:
+    parts = parse_dsn(database.dsn(database.address, "verify-full", sslrootcert="system"))
+    dsn = make_dsn(**{**parts, "host": f"127.0.0.1,{parts['host']}", "port": f"1,{parts['port']}"})
+    first, *_ = run("check", DATABASE_URL=dsn).stdout.splitlines()
+    assert first.startswith(
+        f'✗ the database cannot be verified: connection to server at "{database.address}"'
+    )
 
 
 def test_the_mode_may_come_from_the_environment(database: Database) -> None:
