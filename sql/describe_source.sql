@@ -55,7 +55,11 @@ secured AS (
 SELECT
     (SELECT string_agg(DISTINCT name, ', ') FROM secured WHERE policies IS NULL) AS closed_tables,
     -- Except tables with the policies of roles.sql, which hide only the cases of other doctors.
-    (SELECT string_agg(DISTINCT name, ', ') FROM secured WHERE 'as_granted' <> ALL (policies)) AS guarded_tables,
+    (
+        SELECT string_agg(DISTINCT name, ', ')
+        FROM secured
+        WHERE NOT policies && '{as_granted, one_doctor_permissive}'
+    ) AS guarded_tables,
     coalesce(
         (
             SELECT bool_or(

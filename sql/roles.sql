@@ -105,9 +105,6 @@ BEGIN
         DROP POLICY IF EXISTS as_granted ON medmitra.cases;
         CREATE POLICY as_granted ON medmitra.cases USING (medmitra.is_other_role());
         ALTER TABLE medmitra.cases ENABLE ROW LEVEL SECURITY;
-    ELSIF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = cases.oid AND polname = 'as_granted') THEN
-        -- The owner has enabled it, or the policy was dropped. The access of all other roles stays as it is.
-        CREATE POLICY as_granted ON medmitra.cases FOR SELECT TO medmitra_cases USING (true);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = cases.oid AND polname = 'one_doctor') THEN
         CREATE POLICY one_doctor ON medmitra.cases AS RESTRICTIVE TO medmitra_cases

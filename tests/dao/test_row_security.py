@@ -160,7 +160,7 @@ def test_roles_sql_adds_no_access_if_the_owner_enabled_row_security(owner: Conne
     assert len(execute(owner, f"{SET_USER_ID}; TABLE medmitra.cases", {"subject": DOCTOR})) == 2
 
 
-@pytest.mark.parametrize("policy", ["as_granted", "one_doctor"])
+@pytest.mark.parametrize("policy", ["as_granted", "one_doctor", "one_doctor_permissive"])
 def test_roles_sql_mends_one_dropped_policy(owner: Connection, writer: str, policy: str) -> None:
     LAYOUTS["own_table"].create(owner)
     insert_published_cases(owner)

@@ -1,4 +1,4 @@
-"""The service behind poolers such as Supabase's: transaction mode, and a login name with the project's name."""
+"""The service behind a pooler as Supabase has it: in transaction mode, with the project in the login name."""
 
 import json
 from collections.abc import Iterator

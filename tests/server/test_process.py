@@ -242,8 +242,7 @@ def test_the_error_without_a_database_url_says_what_to_do() -> None:
     assert "medmitra-cases demo" in ended.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "demo"])
-@pytest.mark.parametrize("how", ["--listen", "MEDMITRA_LISTEN"])
+@pytest.mark.parametrize(("command", "how"), [("serve", "MEDMITRA_LISTEN"), ("demo", "--listen")])
 def test_the_error_for_an_address_in_use_says_how_to_take_another(
     command: str, how: str, folder: Path
 ) -> None:
