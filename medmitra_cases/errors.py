@@ -42,13 +42,15 @@ class UnknownCursor(MedmitraCasesError):
 
 
 class Fault(MedmitraCasesError):
-    """The service cannot process the request.
+    """The service cannot process the request. This class itself stands for every other exception.
 
     Attributes:
         public_text: The failure in a constant text for clients, without hosts, SQL or data.
+        kind: The failure as one word for the metrics and the audit. It never changes, because alerts name it.
     """
 
-    public_text: ClassVar[str]
+    public_text: ClassVar[str] = "unexpected error"
+    kind: ClassVar[str] = "unexpected_error"
 
     def log_text(self) -> str:
         """Return the failure in one line for the log.
@@ -63,18 +65,21 @@ class Overloaded(Fault):
     """The request could not run for seconds, because others use all places or all memory for output."""
 
     public_text = "overloaded"
+    kind = "overloaded"
 
 
 class KeysUnavailable(Fault):
     """The service cannot find out whether the issuer has the key that a token names."""
 
     public_text = "signing keys unavailable"
+    kind = "signing_keys_unavailable"
 
 
 class DatabaseError(Fault):
     """A read of the database failed. The ``__cause__`` is the error of psycopg2."""
 
     public_text = "unexpected database error"
+    kind = "unexpected_database_error"
 
     def log_text(self) -> str:
         """Return the public text and the message of libpq or the server, without a traceback."""
@@ -111,12 +116,14 @@ class DatabaseUnavailable(DatabaseError):
     """There was no working connection for as long as a request may wait."""
 
     public_text = "database unavailable"
+    kind = "database_unavailable"
 
 
 class QueryTimedOut(DatabaseError):
     """The query exceeded the ``statement_timeout`` of its role, whether or not the database cancelled it."""
 
     public_text = "query timed out"
+    kind = "query_timed_out"
 
 
 class DataRefused(DatabaseError):
@@ -127,6 +134,7 @@ class DataRefused(DatabaseError):
     """
 
     public_text = "the database refused the data of this request"
+    kind = "data_refused"
 
     def __init__(self, sqlstate: str) -> None:
         """Keep the SQLSTATE for the log.
@@ -143,7 +151,20 @@ class DataRefused(DatabaseError):
 
 
 class BrokenOff(MedmitraCasesError):
-    """The server cannot complete a response that has begun, and must abort the transfer. The log says why."""
+    """The server cannot complete a response that has begun, and must abort the transfer. The log says why.
+
+    Attributes:
+        kind: The kind of the failure, as ``Fault`` has it.
+    """
+
+    def __init__(self, kind: str) -> None:
+        """Keep the kind.
+
+        Args:
+            kind: The kind of the failure.
+        """
+        super().__init__(kind)
+        self.kind = kind
 
 
 def describe_invalid(error: ValidationError) -> str:

@@ -23,7 +23,7 @@ def stream_json(
 
     Args:
         batches: The cases.
-        entry: The request's entry in the audit, for the number of cases and the outcome.
+        entry: The request's entry in the audit, for the number of cases, the outcome, the kind of a failure.
         resources: Closed at the end.
 
     Yields:
@@ -41,7 +41,9 @@ def stream_json(
         try:
             yield from chunks
         except Exception as error:
-            raise broken_off(error, entry.request_id) from None
+            failure = broken_off(error, entry.request_id)
+            entry.error = failure.kind
+            raise failure from None
         entry.outcome = "ok"
 
 

@@ -9,13 +9,14 @@ from waitress.channel import ClientDisconnected
 from waitress.task import ErrorTask, Task, WSGITask
 from waitress.utilities import build_http_date
 
-from medmitra_cases.errors import BrokenOff, Overloaded
+from medmitra_cases.errors import BrokenOff, Fault, Overloaded
 from medmitra_cases.responses import LIMITS
 from medmitra_cases.schemas import error_body
 from medmitra_cases.server.output_limits import SLICE_BYTES
 from medmitra_cases.telemetry import metrics, request_id
 from medmitra_cases.web import (
     BROKEN_OFF,
+    ERROR_KIND,
     RECEIVED_AT,
     SECURITY_HEADERS,
     audit,
@@ -27,12 +28,12 @@ from medmitra_cases.web import (
 _log = logging.getLogger(__name__)
 
 
-def _count(task: Task, status: str) -> None:
-    """Count a finished request by its HTTP status, or as ``broken_off``."""
+def _count(task: Task, status: str, error: str = "") -> None:
+    """Count a finished request by its HTTP status, or as ``broken_off``, and by the kind of the failure."""
     route_of = task.channel.server.route_of
     if route_of is not None:
         seconds = time.monotonic() - task.request.received_at
-        metrics.REQUEST_SECONDS.labels(route_of(task.request.path), status).observe(seconds)
+        metrics.REQUEST_SECONDS.labels(route_of(task.request.path), status, error).observe(seconds)
 
 
 def _error_headers(task: Task) -> list[tuple[str, str]]:
@@ -65,12 +66,12 @@ class JsonErrorTask(ErrorTask):  # type: ignore[misc]
         if error.code != 500:  # a request that failed with 500 has its id already
             request_id.start(self.request.headers.get("X_REQUEST_ID", ""))
             _log.info("request refused with %d: %s", error.code, error.body)  # quotes nothing of it
-        body = error_body("Internal server error: unexpected error" if error.code == 500 else error.body)
+        body = error_body(f"Internal server error: {Fault.public_text}" if error.code == 500 else error.body)
         self.status = f"{error.code} {error.reason}"
         self.response_headers += _error_headers(self)
         self.content_length = len(body)
         self.set_close_on_finish()
-        _count(self, str(error.code))
+        _count(self, str(error.code), Fault.kind if error.code == 500 else "")
         self._write_audit(error.code)
         self.write(b"" if self.request.command == "HEAD" else body)
 
@@ -98,25 +99,25 @@ class ResponseTask(WSGITask):  # type: ignore[misc]
         """Run the application and count the request, unless it fails before its response begins."""
         try:
             super().execute()
-        except BrokenOff:  # the log has the reason
-            _count(self, BROKEN_OFF)
+        except BrokenOff as error:  # the log has the reason
+            _count(self, BROKEN_OFF, error.kind)
             self.chunked_response = False  # so that finish() sends no last chunk
             self.close_on_finish = True
         except ClientDisconnected:
             _count(self, BROKEN_OFF)
             raise
         except Overloaded as error:
-            self._refuse(report_fault(error))
+            self._refuse(error)
         else:
-            _count(self, self.status[:3])
+            _count(self, self.status[:3], self.environ.get(ERROR_KIND, ""))
 
-    def _refuse(self, detail: str) -> None:
+    def _refuse(self, error: Overloaded) -> None:
         """Send an error instead of the response, of which nothing is sent."""
-        body = error_body(detail)
+        body = error_body(report_fault(error))
         self.status = "500 Internal Server Error"
         self.response_headers = _error_headers(self)
         self.content_length = len(body)
-        _count(self, "500")
+        _count(self, "500", error.kind)
         self.write(body)
 
     def build_response_header(self) -> bytes:

@@ -24,8 +24,9 @@ ProcessCollector(registry=REGISTRY)
 REQUEST_SECONDS = Histogram(
     "medmitra_http_request_seconds",
     "Time from the complete arrival of a request until its response was ready to be sent, by route and"
-    " status; the status of a long list that could not be completed is broken_off.",
-    ("route", "status"),
+    " status; the status of a long list that could not be completed is broken_off. If the service failed,"
+    " error is the kind of the failure.",
+    ("route", "status", "error"),
     buckets=_REQUEST_BUCKETS,
     registry=REGISTRY,
 )

@@ -4,12 +4,13 @@ from medmitra_cases.web import audit, cors, error_handlers, headers
 from medmitra_cases.web.addresses import client_address
 from medmitra_cases.web.application import RECEIVED_AT, Application
 from medmitra_cases.web.audit import BROKEN_OFF
-from medmitra_cases.web.error_handlers import broken_off, report_fault
+from medmitra_cases.web.error_handlers import ERROR_KIND, broken_off, report_fault
 from medmitra_cases.web.headers import CACHE_HEADERS, SECURITY_HEADERS
 
 __all__ = [
     "BROKEN_OFF",
     "CACHE_HEADERS",
+    "ERROR_KIND",
     "RECEIVED_AT",
     "SECURITY_HEADERS",
     "Application",

@@ -12,6 +12,7 @@ from medmitra_cases.contract import PATH
 from medmitra_cases.schemas import find_user_id
 from medmitra_cases.telemetry import LineHandler, call_after_fork, request_id
 from medmitra_cases.web.addresses import peer_address
+from medmitra_cases.web.error_handlers import ERROR_KIND
 
 _log = logging.getLogger("medmitra_cases.audit")  # documented: operators attach handlers to it
 _handler = LineHandler()
@@ -35,6 +36,7 @@ class Entry:
         cases: The number of cases that were passed to the server for sending.
         status: The HTTP status of the response.
         outcome: The outcome of the request; None stands for the status's name, such as ``not_modified``.
+        error: The kind of the failure, such as ``database_unavailable``; None if the service did not fail.
     """
 
     def __init__(self, user_id: str | None, client: str) -> None:
@@ -49,6 +51,7 @@ class Entry:
         self.cases = 0
         self.status = 0
         self.outcome: str | None = None
+        self.error: str | None = None
         self.request_id = request_id.current()
         self._client = client
         self._time = datetime.now(timezone.utc)
@@ -75,6 +78,7 @@ class Entry:
             "status": None if cut_off else self.status,
             "cases": self.cases,
             "duration_ms": round((time.perf_counter() - self._started) * 1_000, 3),
+            "error": self.error,
         }
         text = msgspec.json.encode(line).decode()
         is_plain = _log.handlers == [_handler] and not _log.filters and not _handler.filters
@@ -137,6 +141,7 @@ def _end(response: Response) -> Response:
     entry: Entry | None = g.pop("audit_entry", None)
     if entry is not None:
         entry.status = response.status_code
+        entry.error = request.environ.get(ERROR_KIND)
         if response.is_streamed:
             response.call_on_close(entry.write)
         else:

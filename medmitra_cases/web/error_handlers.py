@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
@@ -21,6 +21,9 @@ from medmitra_cases.schemas import error_body
 from medmitra_cases.telemetry import request_id
 
 _log = logging.getLogger(__name__)
+
+# The key in the WSGI environment of the kind of the failure, if the response is a 500.
+ERROR_KIND = "medmitra_cases.error_kind"
 
 
 def error_response(status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Response:
@@ -50,7 +53,7 @@ def broken_off(error: Exception, name: str) -> BrokenOff:
         The error to raise ``from None`` instead: servers log what they get, and the original may quote data.
     """
     _log_fault("broken off", error, name)
-    return BrokenOff()
+    return BrokenOff(_as_fault(error).kind)
 
 
 def init_app(app: Flask) -> None:
@@ -103,6 +106,7 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _fault(error: Exception) -> Response:
+    request.environ[ERROR_KIND] = _as_fault(error).kind
     return error_response(500, report_fault(error))
 
 
@@ -117,15 +121,15 @@ def report_fault(error: Exception) -> str:
     """
     name = request_id.current()
     _log_fault("failed", error, name)
-    return f"Internal server error: {_public_text(error)} (request id {name})"
+    return f"Internal server error: {_as_fault(error).public_text} (request id {name})"
 
 
 def _log_fault(event: str, error: Exception, name: str) -> None:
     if isinstance(error, Fault):
         _log.error("request %s %s: %s", name, event, error.log_text())
     else:
-        _log.error("request %s %s: %s", name, event, _public_text(error), exc_info=error)
+        _log.error("request %s %s: %s", name, event, Fault.public_text, exc_info=error)
 
 
-def _public_text(error: Exception) -> str:
-    return error.public_text if isinstance(error, Fault) else "unexpected error"
+def _as_fault(error: Exception) -> Fault:
+    return error if isinstance(error, Fault) else Fault()

@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -19,7 +20,7 @@ from medmitra_cases.admin.readiness import Readiness
 from medmitra_cases.database import Database
 from medmitra_cases.errors import DatabaseUnavailable
 from tests.support.factories import DOCTOR, CasesDatabase, case, execute
-from tests.support.processes import TIMEOUT_SECONDS, Running, frozen, run, serve, wait_until
+from tests.support.processes import TIMEOUT_SECONDS, Running, frozen, receive_all, run, serve, wait_until
 
 # These tests do not depend on the table layout.
 pytestmark = [
@@ -62,14 +63,25 @@ def new_server(database: CasesDatabase) -> Iterator[Running]:
         yield server
 
 
-def requests(server: Running) -> dict[tuple[str, str], float]:
+def requests(server: Running) -> Counter[tuple[str, str]]:
     """Return the number of counted requests by route and status."""
-    return {
-        (sample.labels["route"], sample.labels["status"]): sample.value
-        for family in text_string_to_metric_families(server.ask_admin("/metrics")[1])
-        for sample in family.samples
-        if sample.name == "medmitra_http_request_seconds_count"
-    }
+    return count(server, "route", "status")
+
+
+def errors(server: Running) -> Counter[tuple[str, str]]:
+    """Return the number of counted requests by status and by the kind of the failure."""
+    return count(server, "status", "error")
+
+
+def count(server: Running, *labels: str) -> Counter[tuple[str, str]]:
+    """Return the number of counted requests by two labels."""
+    found: Counter[tuple[str, str]] = Counter()
+    for family in text_string_to_metric_families(server.ask_admin("/metrics")[1]):
+        for sample in family.samples:
+            if sample.name == "medmitra_http_request_seconds_count":
+                first, second = (sample.labels[label] for label in labels)
+                found[first, second] += int(sample.value)
+    return found
 
 
 def listeners(server: Running) -> int:
@@ -298,28 +310,41 @@ class TestMetrics:
             request_line += " HTTP/1.1"
         before = requests(server)
         server.send(f"{request_line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        after = {**before, (route, status): before.get((route, status), 0) + 1}
+        after = before + Counter([(route, status)])
         wait_until(lambda: requests(server) == after)
 
     def test_failures_are_counted(self, server: Running, database: CasesDatabase) -> None:
-        before = requests(server).get((URL, "500"), 0)
+        before, errors_before = requests(server), errors(server)
         retries = server.metric(RETRIES)
         with database.locked(), ThreadPoolExecutor(1) as pool:
             response = pool.submit(server.get, TARGET)
             wait_until(lambda: database.waiting)
             execute(database.owner, "SELECT pg_cancel_backend(%s)", database.waiting)
             assert response.result()[0].status == 500
-        wait_until(lambda: requests(server).get((URL, "500"), 0) == before + 1)
+        wait_until(lambda: requests(server) == before + Counter([(URL, "500")]))
+        assert errors(server) == errors_before + Counter([("500", "query_timed_out")])
         assert server.metric(RETRIES) == retries
 
     def test_incomplete_responses_are_counted(self, server: Running, database: CasesDatabase) -> None:
         database.add_many([DOCTOR], 40_000)
-        expected = {(URL, "broken_off"): 0.0, **requests(server)}
-        expected[URL, "broken_off"] += 1
+        before, errors_before = requests(server), errors(server)
         with server.connect() as client:
             client.sendall(f"GET {TARGET} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             assert client.recv(100)
-        wait_until(lambda: requests(server) == expected)
+        wait_until(lambda: requests(server) == before + Counter([(URL, "broken_off")]))
+        assert errors(server) == errors_before + Counter([("broken_off", "")])
+
+    def test_responses_that_the_database_interrupts_are_counted(
+        self, server: Running, database: CasesDatabase
+    ) -> None:
+        database.add_many([DOCTOR], 40_000)
+        before = errors(server)
+        with server.connect() as client:
+            client.sendall(f"GET {TARGET} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert client.recv(100)
+            database.terminate_sessions()
+            receive_all(client)
+        wait_until(lambda: errors(server) == before + Counter([("broken_off", "database_unavailable")]))
 
     def test_disconnected_clients_are_counted(self, server: Running, database: CasesDatabase) -> None:
         expected = sum(requests(server).values()) + 1

@@ -27,7 +27,9 @@ OUTAGE_SECONDS = 20
 # How soon after an outage every request gets its cases again.
 RECOVERY_SECONDS = 1
 
-RESPONSES_500 = 'medmitra_http_request_seconds_count{route="/cases/all_cases",status="500"}'
+RESPONSES_500 = (
+    'medmitra_http_request_seconds_count{error="database_unavailable",route="/cases/all_cases",status="500"}'
+)
 RETRIES = "medmitra_database_retries_total"
 CONNECTIONS = "medmitra_database_connections_open"
 

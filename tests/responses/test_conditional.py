@@ -909,7 +909,7 @@ class TestOverASocket:
             assert (status, headers["ETag"], received) == (200, tag, body)
 
     def test_the_metrics_count_a_304(self, server: Running, urls: dict[str, str]) -> None:
-        metric = 'medmitra_http_request_seconds_count{route="/cases/all_cases",status="304"}'
+        metric = 'medmitra_http_request_seconds_count{error="",route="/cases/all_cases",status="304"}'
         before = server.metric(metric), server.metric("medmitra_cases_returned_total")
         assert server.get(urls["all"], **{"If-None-Match": "*"})[0].status == 304
         wait_until(lambda: server.metric(metric) == before[0] + 1)

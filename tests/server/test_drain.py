@@ -28,7 +28,7 @@ BAD_REQUEST = f"GET {URL} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
 # The process ends within this time, whatever its requests are.
 DRAIN_SECONDS = 25
 IN_FLIGHT = "medmitra_http_requests_in_flight"
-BAD_REQUESTS = f'medmitra_http_request_seconds_count{{route="{URL}",status="400"}}'
+BAD_REQUESTS = f'medmitra_http_request_seconds_count{{error="",route="{URL}",status="400"}}'
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ CASES_URL = f"{URL}?user_id={DOCTOR}"
 OTHER = DOCTOR[:-1] + "7"
 KEYS = [
     *("time", "request_id", "client", "subject", "user_id"),
-    *("outcome", "status", "cases", "duration_ms"),
+    *("outcome", "status", "cases", "duration_ms", "error"),
 ]
 PATIENT = {"patient_name": "Zebediah Quux", "patient_age": 1_234_567_890, "case_summary": "acute xylophobia"}
 
@@ -89,6 +89,7 @@ def test_a_200_is_audited_with_its_cases(
     assert send(server, "ok", CASES_URL.replace(DOCTOR, DOCTOR.upper()), **token) == 200
     line = audit_line(server, "ok")
     assert audit_values(line) == ("ok", 200, DOCTOR, DOCTOR, 3)
+    assert line["error"] is None
     assert line["client"] == "127.0.0.1"
 
 
@@ -148,7 +149,9 @@ def test_a_500_is_audited(server: Running, database: CasesDatabase, token: dict[
     with closing(psycopg2.connect(database.owner_dsn)) as writer:
         execute(writer, f"LOCK TABLE {database.layout.relation} IN ACCESS EXCLUSIVE MODE")
         assert send(server, "fault", **token) == 500
-    assert audit_values(audit_line(server, "fault")) == ("internal_server_error", 500, DOCTOR, DOCTOR, 0)
+    line = audit_line(server, "fault")
+    assert audit_values(line) == ("internal_server_error", 500, DOCTOR, DOCTOR, 0)
+    assert line["error"] == "query_timed_out"
 
 
 def start_response(server: Running, request_id: str, token: dict[str, str]) -> socket.socket:
@@ -189,8 +192,10 @@ class TestLongLists:
             execute(database.owner, f"SELECT pg_terminate_backend(pid, 5000) {sessions}")
             while connection.recv(1 << 20):
                 pass
-        *start, cases = audit_values(audit_line(server, "broken-off"))
+        line = audit_line(server, "broken-off")
+        *start, cases = audit_values(line)
         assert start == ["broken_off", 200, DOCTOR, DOCTOR]
+        assert line["error"] == "database_unavailable"
         assert 0 < cases < 40_000
 
     def test_a_list_that_the_client_interrupts_is_audited_as_broken_off(
@@ -198,8 +203,10 @@ class TestLongLists:
     ) -> None:
         with start_response(server, "client-left", token):
             pass
-        *start, cases = audit_values(audit_line(server, "client-left"))
+        line = audit_line(server, "client-left")
+        *start, cases = audit_values(line)
         assert start == ["broken_off", 200, DOCTOR, DOCTOR]
+        assert line["error"] is None
         assert 0 < cases < 40_000
 
 

@@ -16,10 +16,12 @@ from werkzeug.test import TestResponse
 
 from medmitra_cases import blueprint
 from medmitra_cases.dao import reader
+from medmitra_cases.errors import Fault
 from medmitra_cases.web import error_handlers
 from medmitra_cases.web.application import RECEIVED_AT
 from tests.support import factories
 from tests.support.factories import DOCTOR, CasesDatabase, execute
+from tests.support.paths import DOCS
 
 URL = "/cases/all_cases"
 CASES_URL = f"{URL}?user_id={DOCTOR}"
@@ -34,6 +36,17 @@ def detail(response: TestResponse) -> str:
     assert body["detail"]
     assert "Location" not in response.headers
     return str(body["detail"])
+
+
+def texts_of_kinds(fault: type[Fault] = Fault) -> set[tuple[str, str]]:
+    """Return the kind and the public text of a failure and of its subclasses."""
+    return {(fault.kind, fault.public_text)}.union(*map(texts_of_kinds, fault.__subclasses__()))
+
+
+def test_each_kind_of_failure_is_one_documented_word() -> None:
+    operations = (DOCS / "operations.md").read_text()
+    table = operations.partition("\n| `error` |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `([a-z_]+)` \| `([a-z ]+)` \|", table, re.MULTILINE)) == texts_of_kinds()
 
 
 @contextmanager
