@@ -1,6 +1,7 @@
 """``deploy/nginx.conf`` runs in the real nginx, with TLS, in front of the real service on a Unix socket."""
 
 import gzip
+import http.client
 import json
 import ssl
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from medmitra_cases.web.headers import POLICY as POLICY_FIELD
 from tests.deploy.nginx import (
     ADDRESS,
     ALLOWED_ORIGIN,
@@ -27,6 +29,9 @@ from tests.support.factories import DOCTOR, CasesDatabase, case, in_json
 from tests.support.processes import Running, receive_all, wait_until
 
 pytestmark = pytest.mark.deploy
+
+_, POLICY = POLICY_FIELD
+GZIP = {"Accept-Encoding": "gzip"}
 
 
 @pytest.fixture
@@ -108,6 +113,8 @@ def test_a_refused_request_never_reaches_the_service(
     assert fields["Server"] == "nginx"
     assert list(json.loads(body)) == ["detail"]
     assert ("Allow" in fields) == (status == 405)
+    assert fields["Content-Security-Policy"] == POLICY
+    assert "Retry-After" not in fields
     assert fields["X-Request-ID"] not in service.printed
 
 
@@ -125,10 +132,53 @@ def test_nginx_compresses_the_documentation_and_forwards_its_etag(nginx: Nginx, 
     assert plain.status == 200
     assert plain.headers.get_all("Strict-Transport-Security") == ["max-age=31536000"]
     assert len(plain.headers.get_all("Content-Security-Policy", [])) == 1
-    gzipped, compressed_body = nginx.get(target, **{"Accept-Encoding": "gzip"})
-    assert gzip.decompress(compressed_body) == body
+    gzipped, compressed_body = nginx.get(target, **GZIP)
+    is_long = len(body) >= 1_024
+    assert gzipped.headers["Content-Encoding"] == ("gzip" if is_long else None)
+    assert (gzip.decompress(compressed_body) if is_long else compressed_body) == body
     not_modified, empty = nginx.get(target, **{"If-None-Match": gzipped.headers["ETag"]})
     assert (not_modified.status, empty) == (304, b"")
+
+
+@pytest.mark.parametrize("count", [1_000, 3_000], ids=["whole", "stream"])
+def test_nginx_compresses_cases_and_forwards_their_weak_etag(
+    nginx: Nginx, database: CasesDatabase, count: int
+) -> None:
+    database.add_many([DOCTOR], count)
+    plain, body = nginx.get(TARGET)
+    gzipped, compressed_body = nginx.get(TARGET, **GZIP, Via="1.1 load-balancer")
+    assert "Content-Encoding" not in plain.headers
+    assert gzipped.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(compressed_body) == body
+    assert len(compressed_body) < len(body) / 5
+    for response in (plain, gzipped):
+        assert response.headers.get_all("Vary") == ["Accept-Encoding", "Authorization"]
+    assert gzipped.headers["ETag"] == f"W/{plain.headers['ETag']}"
+    not_modified, empty = nginx.get(TARGET, **GZIP, **{"If-None-Match": gzipped.headers["ETag"]})
+    assert (not_modified.status, empty) == (304, b"")
+
+
+def test_nginx_compresses_no_short_list_and_no_error(nginx: Nginx, database: CasesDatabase) -> None:
+    database.add(case())
+    for target in (TARGET, PATH, "/x"):
+        assert "Content-Encoding" not in nginx.get(target, **GZIP)[0].headers
+
+
+@pytest.mark.parametrize("headers", [{}, GZIP], ids=["plain", "gzip"])
+def test_an_interrupted_list_does_not_look_complete(folder: Path, headers: dict[str, str]) -> None:
+    path = folder / "interrupted.sock"
+    with unix_listener(path) as listener, run_nginx(folder, path) as nginx, ThreadPoolExecutor(1) as pool:
+        request = pool.submit(nginx.get, TARGET, **headers)
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(65_536)
+            chunk = b"x" * 4_096
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+                b"1000\r\n" + chunk + b"\r\n"
+            )
+        with pytest.raises(http.client.IncompleteRead):
+            request.result()
 
 
 def test_a_browser_is_redirected_to_the_documentation(nginx: Nginx) -> None:
@@ -145,21 +195,24 @@ def test_nginx_forwards_a_long_token_and_a_small_body(nginx: Nginx) -> None:
 
 
 def test_an_address_over_the_rate_limit_gets_429_and_others_do_not(nginx: Nginx) -> None:
-    def send(_: int) -> tuple[int, bytes]:
-        response, body = nginx.get(TARGET, CASES_ADDRESS)
-        return response.status, body
+    def send(_: int) -> tuple[http.client.HTTPResponse, bytes]:
+        return nginx.get(TARGET, CASES_ADDRESS, Origin=ALLOWED_ORIGIN)
 
-    refusals: list[bytes] = []
+    refusals: list[tuple[http.client.HTTPResponse, bytes]] = []
 
     def limit_is_reached() -> bool:
         with ThreadPoolExecutor(8) as pool:
             results = list(pool.map(send, range(100)))
-        assert {status for status, _ in results} <= {200, 429}
-        refusals.extend(body for status, body in results if status == 429)
+        assert {response.status for response, _ in results} <= {200, 429}
+        refusals.extend((response, body) for response, body in results if response.status == 429)
         return bool(refusals)
 
     wait_until(limit_is_reached)
-    assert json.loads(refusals[0]) == {"detail": "too many requests from this address"}
+    response, body = refusals[0]
+    assert json.loads(body) == {"detail": "too many requests from this address"}
+    assert response.headers["Retry-After"] == "1"
+    assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
+    assert response.headers["Content-Security-Policy"] == POLICY
     assert nginx.get(TARGET)[0].status == 200
 
 

@@ -2,6 +2,8 @@
 
 import importlib
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,35 @@ def test_the_python_client_retries_and_reports_the_error_detail(medmitra: Harnes
     log = StringIO()
     wait_until(lambda: log.write(medmitra.log()) and '"outcome":"ok"' in log.getvalue())
     assert log.getvalue().count('"outcome":"internal_server_error"') == 3
+
+
+class _TooManyRequests(BaseHTTPRequestHandler):
+    """Answers every second request with an empty list, and the others with a 429 as nginx does."""
+
+    count = 0
+
+    def do_GET(self) -> None:
+        type(self).count += 1
+        self.send_response(429 if self.count % 2 else 200)
+        self.send_header("Retry-After", "0")
+        self.send_header("ETag", '"x"')
+        self.end_headers()
+        self.wfile.write(b'{"cases":[]}')
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def test_the_python_client_retries_after_a_429(cases_client: Any) -> None:
+    with HTTPServer(("127.0.0.1", 0), _TooManyRequests) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        try:
+            assert cases_client.Cases(f"http://127.0.0.1:{proxy.server_port}", DOCTOR).refresh()
+        finally:
+            proxy.shutdown()
+            thread.join()
+    assert _TooManyRequests.count == 2
 
 
 def test_the_harness_ends_after_its_node_process_was_killed(
