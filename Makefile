@@ -44,7 +44,8 @@ soak: $(VENV)/dev.installed ## run ten minutes of mixed traffic and faults, then
 	$(BIN)/python -m pytest -m soak tests/test_soak.py
 
 check-deploy: $(VENV)/dev.installed ## test each file of deploy/ with the real program; as root
-	$(call debian,nginx:nginx-light pgbouncer:pgbouncer buildah:buildah debootstrap:debootstrap openssl:openssl)
+	$(call debian,nginx:nginx-light pgbouncer:pgbouncer buildah:buildah debootstrap:debootstrap openssl:openssl \
+		prometheus:prometheus)
 	$(BIN)/python -m pytest -m deploy -rs tests/deploy
 
 fuzz: $(VENV)/dev.installed ## send 20,000 random requests to a running service; two minutes

@@ -35,8 +35,8 @@ from tests.support.tokens import ASKED, EC_KEY, SECRET, bearer, issued_by_key, j
 
 PUBLISHED_CASES = json.loads(PUBLISHED.read_text())
 
-# Languages that no test runs: diagrams, formats, and queries for other programs.
-NOT_RUN = {"json", "mermaid", "promql", "text"}
+# Languages that no test runs: diagrams and formats.
+NOT_RUN = {"json", "mermaid", "text"}
 
 # Blocks that only a make target runs: the target, the file that runs them, and texts in that file.
 RUN_BY_TARGET = {
@@ -296,12 +296,11 @@ def test_the_operations_page_shows_the_keys_of_an_audit_line(medmitra: Harness) 
     assert [*json.loads(line)] == [*json.loads(snippet("docs/operations.md", "Logs", "json"))]
 
 
-def test_the_alerts_use_existing_metrics(server_dsn: str) -> None:
+def test_the_alerts_and_the_dashboard_use_existing_metrics(server_dsn: str) -> None:
     named = {
         name
-        for block in snippets()
-        if block.language == "promql"
-        for name in re.findall(r"\b(?:medmitra|process)_\w+", block.code)
+        for path in ("alerts.yml", "dashboard.json")
+        for name in re.findall(r"\b(?:medmitra|process)_\w+", (ROOT / "deploy/prometheus" / path).read_text())
     }
     assert named
     with serve(server_dsn, MEDMITRA_ADMIN_LISTEN="127.0.0.1:0") as server:
