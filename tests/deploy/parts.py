@@ -50,18 +50,32 @@ def child_pid(pid: int) -> int:
     return int(children.read_text())
 
 
-@contextmanager
-def pgbouncer(
-    folder: Path, database: CasesDatabase, replacements: Mapping[str, str] | None = None
-) -> Iterator[str]:
-    """Run PgBouncer in front of the database; yield the service's connection string through it."""
-    port, server = free_port(), parse_dsn(database.owner_dsn)
+def write_userlist(folder: Path, database: CasesDatabase) -> None:
+    """Write the role's password for PgBouncer as Postgres stores it."""
     ((user,),) = execute(
         database.owner,
         """SELECT format('"%%s" "%%s"', rolname, rolpassword) FROM pg_authid WHERE rolname = %s""",
         ["medmitra_cases"],
     )
     (folder / "userlist.txt").write_text(user + "\n")
+
+
+@contextmanager
+def pgbouncer(
+    folder: Path, database: CasesDatabase, replacements: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Run PgBouncer in front of the database; yield the service's connection string through it."""
+    with pgbouncer_process(folder, database, replacements) as (dsn, _):
+        yield dsn
+
+
+@contextmanager
+def pgbouncer_process(
+    folder: Path, database: CasesDatabase, replacements: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run PgBouncer in front of the database; yield the connection string through it, and its process."""
+    port, server = free_port(), parse_dsn(database.owner_dsn)
+    write_userlist(folder, database)
     upstream = f"host={server['host']} port={server['port']} dbname={server['dbname']}"
     (folder / "pgbouncer.ini").write_text(
         with_replacements(
@@ -80,8 +94,9 @@ def pgbouncer(
         log=folder / "pgbouncer.log",
         is_ready=lambda: accepts_connections(port),
         stop_signal=signal.SIGINT,
-    ):
-        yield make_dsn(host="127.0.0.1", port=port, dbname="clinic", user="medmitra_cases", password=PASSWORD)
+    ) as process:
+        dsn = make_dsn(host="127.0.0.1", port=port, dbname="clinic", user="medmitra_cases", password=PASSWORD)
+        yield dsn, process
 
 
 class UnixConnection(http.client.HTTPConnection):

