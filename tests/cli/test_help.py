@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 
 import click
 import pytest
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from medmitra_cases.cli.main import main
 from medmitra_cases.settings.schema import SettingsSchema
 from tests.support.paths import DOCS
-from tests.support.processes import run
+from tests.support.processes import run, run_program
 from tests.support.terminals import run_on_terminal
 
 COMMANDS = sorted(main.commands)
@@ -79,6 +80,17 @@ def test_the_command_prints_its_help_without_arguments() -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert run("-h").stdout == run().stdout == result.stdout
     assert run("serve", "-h").stdout == run("serve", "--help").stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("serve", "--help"), ("chek",), ("check",)])
+def test_python_m_runs_the_command(arguments: tuple[str, ...]) -> None:
+    by_module = run_program([sys.executable, "-m", "medmitra_cases", *arguments], {})
+    by_name = run(*arguments)
+    assert (by_module.returncode, by_module.stdout, by_module.stderr) == (
+        by_name.returncode,
+        by_name.stdout,
+        by_name.stderr,
+    )
 
 
 def test_the_settings_page_lists_every_command_in_order() -> None:

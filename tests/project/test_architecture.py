@@ -11,6 +11,7 @@ PACKAGE = Path(medmitra_cases.__file__).parent
 
 # From top to bottom: the wings and modules of a row import only from the rows below it.
 ROWS = (
+    {"__main__"},
     {"cli"},
     {"server", "__init__"},
     {"app"},
