@@ -1,17 +1,20 @@
-"""Builds the image of ``deploy/Containerfile`` on a Debian base image, and mounts it."""
+"""Builds the image of ``deploy/Containerfile`` on a Debian base image, mounts it, and runs it."""
 
 import json
 import os
 import re
 import shutil
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from tests.deploy.parts import DEPLOY, run_command
+from tests.deploy.parts import DEPLOY, child_pid, run_command
 from tests.support.paths import ROOT
+from tests.support.processes import Running, running
 
 # The base image takes a minute to build, so it stays here, outside the checkout.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "/var/tmp") / "medmitra-cases-deploy"
@@ -19,6 +22,17 @@ SUITE = "bookworm"
 PYTHON = "3.11"  # the version in that suite
 BASE = f"localhost/medmitra-base-{SUITE}"
 IMAGE = "localhost/medmitra-cases"
+UID = 10_001
+
+# A container runtime does the same between unshare() and the start of the image's program.
+ENTER = """
+set -eu
+root=$1; shift
+mount --make-rprivate /
+mount --bind "$root" "$root"
+mount -o remount,ro,bind "$root"
+exec chroot "$root" setpriv --reuid=$ID --regid=$ID --clear-groups --bounding-set=-all --no-new-privs -- "$@"
+"""
 
 
 def buildah(*arguments: str | Path) -> str:
@@ -104,3 +118,34 @@ def image_config(image: str) -> dict[str, Any]:
     """Return the image's configuration: its user, environment, command and ports."""
     config: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", image))["OCIv1"]["config"]
     return config
+
+
+@contextmanager
+def run_image(
+    image: str, files: Mapping[str, str] = MappingProxyType({}), **variables: str
+) -> Iterator[tuple[Running, Path]]:
+    """Run the image; yield the service, and the folder in /proc of its first process.
+
+    Args:
+        image: The image's name.
+        files: Files of root that all users may read, by their paths in the container.
+        variables: Environment variables in addition to those of the image.
+    """
+    config = image_config(image)
+    user, group = config["User"].split(":")
+    assert user == group == str(UID)
+    environment = [*config["Env"], *(f"{name}={value}" for name, value in variables.items())]
+    with mounted_image(image) as root:
+        for path, text in files.items():
+            inside = root / path.lstrip("/")
+            inside.parent.mkdir(parents=True, exist_ok=True)
+            inside.write_text(text)
+        command = ["sh", "-c", f"ID={UID}\n{ENTER}", "sh", root, "env", "-i", *environment]
+        command += [*config["Entrypoint"], *config["Cmd"]]
+        with running("unshare", "--mount", "--pid", "--fork", "--kill-child", *command) as service:
+            pid = child_pid(service.process.pid)
+            try:
+                yield service, Path(f"/proc/{pid}")
+            finally:
+                if service.process.poll() is None:
+                    os.kill(pid, signal.SIGKILL)  # unshare ignores SIGTERM

@@ -3,51 +3,16 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from medmitra_cases.auth.tokens import mint_token
-from tests.deploy.images import image_config, mounted_image
-from tests.deploy.parts import child_pid, run_command
+from tests.deploy.images import UID, image_config, mounted_image, run_image
+from tests.deploy.parts import run_command
 from tests.support.factories import DOCTOR, CasesDatabase, case, in_json, settings
-from tests.support.processes import Running, running
 from tests.support.tokens import SECRET
 
 pytestmark = pytest.mark.deploy
-
-UID = 10_001
-
-# A container runtime does the same between unshare() and the start of the image's program.
-ENTER = """
-set -eu
-root=$1; shift
-mount --make-rprivate /
-mount --bind "$root" "$root"
-mount -o remount,ro,bind "$root"
-exec chroot "$root" setpriv --reuid=$ID --regid=$ID --clear-groups --bounding-set=-all --no-new-privs -- "$@"
-"""
-
-
-@contextmanager
-def run_image(image: str, **variables: str) -> Iterator[tuple[Running, Path]]:
-    """Run the image; yield the service, and the folder in /proc of its first process."""
-    config = image_config(image)
-    user, group = config["User"].split(":")
-    assert user == group == str(UID)
-    environment = [*config["Env"], *(f"{name}={value}" for name, value in variables.items())]
-    with mounted_image(image) as root:
-        command = ["sh", "-c", f"ID={UID}\n{ENTER}", "sh", root, "env", "-i", *environment]
-        command += [*config["Entrypoint"], *config["Cmd"]]
-        with running("unshare", "--mount", "--pid", "--fork", "--kill-child", *command) as service:
-            pid = child_pid(service.process.pid)
-            try:
-                yield service, Path(f"/proc/{pid}")
-            finally:
-                if service.process.poll() is None:
-                    os.kill(pid, signal.SIGKILL)  # unshare ignores SIGTERM
 
 
 def test_the_image_serves_cases_and_stops_without_root_or_writable_folders(

@@ -3,8 +3,9 @@
 import http.client
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tests.support.processes import TIMEOUT_SECONDS
@@ -32,10 +33,11 @@ class Answer(NamedTuple):
 class Load:
     """Some clients; each sends one request at a time, and reconnects when its connection is closed."""
 
-    def __init__(self, connect: Connect, target: str, clients: int) -> None:
+    def __init__(self, connect: Connect, target: str, clients: int, headers: Mapping[str, str]) -> None:
         self.answers: list[Answer] = []
         self._connect = connect
         self._target = target
+        self._headers = headers
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._send_requests, daemon=True) for _ in range(clients)]
 
@@ -74,7 +76,7 @@ class Load:
             started = time.monotonic()
             status, body = 0, b""
             try:
-                connection.request("GET", self._target)
+                connection.request("GET", self._target, headers=self._headers)
                 response = connection.getresponse()
                 received = response.read()
                 status = response.status
@@ -88,9 +90,11 @@ class Load:
 
 
 @contextmanager
-def load(connect: Connect, target: str, clients: int = 8) -> Iterator[Load]:
-    """Run clients until the block ends."""
-    running_load = Load(connect, target, clients)
+def load(
+    connect: Connect, target: str, clients: int = 8, headers: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Load]:
+    """Run clients until the block ends; they send these header fields."""
+    running_load = Load(connect, target, clients, headers)
     running_load.start()
     try:
         yield running_load
