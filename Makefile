@@ -37,7 +37,7 @@ coverage: ## run all tests, more slowly, and list the lines and branches that th
 	$(BIN)/coverage report
 
 test-faults: $(VENV)/dev.installed ## test failures of databases, links and processes, with the real programs; as root
-	$(call debian,nginx:nginx-light pgbouncer:pgbouncer ip:iproute2)
+	$(call debian,nginx:nginx-light pgbouncer:pgbouncer ip:iproute2 patroni:patroni etcd:etcd-server)
 	$(BIN)/python -m pytest -m faults -rs -n 2 --dist loadfile tests/faults
 
 soak: $(VENV)/dev.installed ## run ten minutes of mixed traffic and faults, then check for leaks

@@ -29,9 +29,14 @@ def serving(dsn: str, **variables: str) -> AbstractContextManager[Running]:
     return serve(dsn, MEDMITRA_ADMIN_LISTEN="127.0.0.1:0", **variables)
 
 
-def clients(port: int, count: int = 8) -> AbstractContextManager[Load]:
-    """Run clients that request the doctor's cases without pause."""
-    return load(lambda: HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS), TARGET, count)
+def clients(port: int, count: int = 8, pause_seconds: float = 0) -> AbstractContextManager[Load]:
+    """Run clients that request the doctor's cases, each with this pause after a response."""
+    return load(
+        lambda: HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS),
+        TARGET,
+        count,
+        pause_seconds=pause_seconds,
+    )
 
 
 def send_at_once(server: Running, count: int = THREADS) -> list[Answer]:

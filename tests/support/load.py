@@ -1,4 +1,4 @@
-"""Clients that send requests without pause, and the result of each request."""
+"""Clients that send requests without end, and the result of each request."""
 
 import http.client
 import threading
@@ -33,11 +33,14 @@ class Answer(NamedTuple):
 class Load:
     """Some clients; each sends one request at a time, and reconnects when its connection is closed."""
 
-    def __init__(self, connect: Connect, target: str, clients: int, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, connect: Connect, target: str, clients: int, headers: Mapping[str, str], pause_seconds: float
+    ) -> None:
         self.answers: list[Answer] = []
         self._connect = connect
         self._target = target
         self._headers = headers
+        self._pause_seconds = pause_seconds
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._send_requests, daemon=True) for _ in range(clients)]
 
@@ -86,15 +89,21 @@ class Load:
                 connection.close()
             ended = time.monotonic()
             self.answers.append(Answer(ended, ended - started, status, body))
+            if self._pause_seconds:
+                self._stopping.wait(self._pause_seconds)
         connection.close()
 
 
 @contextmanager
 def load(
-    connect: Connect, target: str, clients: int = 8, headers: Mapping[str, str] = MappingProxyType({})
+    connect: Connect,
+    target: str,
+    clients: int = 8,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    pause_seconds: float = 0,
 ) -> Iterator[Load]:
-    """Run clients until the block ends; they send these header fields."""
-    running_load = Load(connect, target, clients, headers)
+    """Run clients until the block ends; each sends the header fields, and pauses after each response."""
+    running_load = Load(connect, target, clients, headers, pause_seconds)
     running_load.start()
     try:
         yield running_load

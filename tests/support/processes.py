@@ -21,13 +21,13 @@ COMMAND = Path(sys.executable).with_name("medmitra-cases")
 TIMEOUT_SECONDS = 30
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    """Wait until the condition is true; fail after ``TIMEOUT_SECONDS``."""
+def wait_until(condition: Callable[[], object], pause_seconds: float = 0.005) -> None:
+    """Wait until the condition is true, asked again after each pause; fail after ``TIMEOUT_SECONDS``."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         assert time.monotonic() < deadline
         # Conditions depend on other processes, which send no event. The pause leaves them the core.
-        time.sleep(0.005)
+        time.sleep(pause_seconds)
 
 
 def environment(**variables: str) -> dict[str, str]:
