@@ -37,13 +37,13 @@ coverage: ## run all tests, more slowly, and list the lines and branches that th
 	$(BIN)/coverage report
 
 test-faults: $(VENV)/dev.installed ## test failures of databases, links and processes, with the real programs; as root
-	$(call debian,nginx:nginx-light pgbouncer:pgbouncer ip:iproute2 patroni:patroni etcd:etcd-server)
+	$(call debian,nginx:nginx-light pgbouncer:pgbouncer ip:iproute2)
 	$(BIN)/python -m pytest -m faults -rs -n 2 --dist loadfile tests/faults
 
 soak: $(VENV)/dev.installed ## run ten minutes of mixed traffic and faults, then check for leaks
 	$(BIN)/python -m pytest -m soak tests/test_soak.py
 
-check-deploy: $(VENV)/dev.installed ## test each file of deploy/ with the real program; as root
+check-deploy: $(VENV)/dev.installed $(VENV)/deploy.installed ## test each file of deploy/ with the real program; as root
 	$(call debian,nginx:nginx-light pgbouncer:pgbouncer buildah:buildah debootstrap:debootstrap openssl:openssl \
 		prometheus:prometheus)
 	$(BIN)/python -m pytest -m deploy -rs tests/deploy
@@ -70,6 +70,8 @@ lock: ## write the newest versions that setup.cfg allows, with hashes, to requir
 	$(LOCK) --extra build --extra dev --output-file requirements/dev.txt
 	printf '%s\n' build setuptools | \
 		$(LOCK:setup.cfg=-) --constraint requirements/dev.txt --output-file requirements/build.txt
+	printf '%s\n' kubernetes-validate | \
+		$(LOCK:setup.cfg=-) --constraint requirements/dev.txt --output-file requirements/deploy.txt
 
 screenshot: $(VENV)/dev.installed ## update the picture of /docs in docs/api.md
 	$(call debian,chromium:chromium)

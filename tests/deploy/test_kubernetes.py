@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from kubernetes_validate import latest_version, validate
 
 from medmitra_cases import __version__
 from medmitra_cases.auth.tokens import mint_token
@@ -21,13 +20,13 @@ from tests.deploy.images import image_config, run_image
 from tests.deploy.parts import DEPLOY, run_command
 from tests.support.factories import DOCTOR, CasesDatabase, settings
 from tests.support.load import load
-from tests.support.processes import TIMEOUT_SECONDS, Running, stalled, wait_until
+from tests.support.processes import COMMAND, TIMEOUT_SECONDS, Running, stalled, wait_until
 from tests.support.programs import free_port
 from tests.support.tokens import ASKED, SECRET, bearer
 
 pytestmark = pytest.mark.deploy
 
-OLDEST_VERSION = "1.27"
+OLDEST_VERSION, NEWEST_VERSION = "1.27", "1.37"
 TEXT = (DEPLOY / "kubernetes/medmitra-cases.yaml").read_text()
 OBJECTS: dict[tuple[str, str], Any] = {
     (found["kind"], found["metadata"]["name"]): found for found in yaml.safe_load_all(TEXT)
@@ -70,11 +69,12 @@ def token(doctor: str) -> str:
     return mint_token(settings("dbname=postgres", MEDMITRA_JWT_SECRET=SECRET), doctor, minutes=5)
 
 
-@pytest.mark.parametrize("version", [OLDEST_VERSION, latest_version()])
-@pytest.mark.parametrize("key", OBJECTS, ids="-".join)
-def test_kubernetes_knows_every_field(key: tuple[str, str], version: str) -> None:
+@pytest.mark.parametrize("version", [OLDEST_VERSION, NEWEST_VERSION])
+def test_kubernetes_knows_every_field(version: str) -> None:
     assert f"Kubernetes {OLDEST_VERSION} or newer" in TEXT
-    assert version.startswith(validate(OBJECTS[key], version, strict=True))
+    validate = COMMAND.with_name("kubernetes-validate")
+    output = run_command(validate, "--strict", "-k", version, DEPLOY / "kubernetes/medmitra-cases.yaml")
+    assert output.count("INFO ") == len(OBJECTS)
 
 
 def test_every_selector_selects_the_pods_and_every_port_is_one_of_the_container() -> None:
