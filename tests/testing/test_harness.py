@@ -10,7 +10,8 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
+from enum import Enum, IntEnum
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -43,6 +44,36 @@ CONFTESTS = {
     "README.md": snippet("README.md", "Test author", "python", 2),
     "docs/testing.md": snippet("docs/testing.md", "Settings", "python"),
 }
+
+
+class FakeDatetime(datetime):
+    """A time of a faked clock, as freezegun makes it."""
+
+
+class FakeDate(date):
+    """A day of a faked clock."""
+
+
+class DriversUUID(uuid.UUID):
+    """A UUID as asyncpg returns it."""
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Number(int):
+    pass
+
+
+class Status(str, Enum):
+    """An enumeration of texts. ``str()`` of a member is not its value, unlike in StrEnum."""
+
+    FAILED = "failed"
+
+
+class Age(IntEnum):
+    ADULT = 18
 
 
 def cases_of(medmitra: Harness, user_id: str = DOCTOR, **headers: str) -> Any:
@@ -326,6 +357,28 @@ class TestCases:
         ]
         assert cases_of(medmitra) == [case]
 
+    @pytest.mark.parametrize(
+        ("key", "value", "stored"),
+        [
+            ("created_at", FakeDatetime(2026, 3, 4, 10, 30, tzinfo=timezone.utc), "2026-03-04T10:30:00Z"),
+            ("created_at", FakeDatetime(2026, 3, 4, 10, 30), "2026-03-04T10:30:00Z"),
+            ("created_at", FakeDate(2026, 3, 4), "2026-03-04T00:00:00Z"),
+            ("status", Status.FAILED, "failed"),
+            ("status", Text("failed"), "failed"),
+            ("patient_age", Age.ADULT, 18),
+            ("patient_age", Number(18), 18),
+            ("case_id", DriversUUID(int=7), "00000000-0000-0000-0000-000000000007"),
+        ],
+    )
+    def test_values_may_be_of_subclasses(
+        self, medmitra: Harness, key: str, value: object, stored: object
+    ) -> None:
+        case = medmitra.add_case(user_id=Text(DOCTOR), **{key: value})
+        assert case[key] == stored
+        if key != "case_id":
+            case_id = DriversUUID(case["case_id"])
+            assert medmitra.update_case(case_id, **{key: value})[key] == stored
+
     def test_update_case_changes_and_returns_the_case(self, medmitra: Harness) -> None:
         case = medmitra.add_case(user_id=DOCTOR)
         changed = medmitra.update_case(case["case_id"], status="completed", case_summary="All is well.")
@@ -355,6 +408,11 @@ class TestCases:
             ({"user_id": DOCTOR, "created_at": "some day"}, "invalid input syntax for type timestamp"),
             ({"user_id": DOCTOR, "patient_name": "A\0"}, "NUL"),
             ({"user_id": DOCTOR, "patient_name": None}, "patient_name"),
+            (
+                {"user_id": DOCTOR, "patient_name": object()},
+                "cannot be sent as JSON: it is of the type object",
+            ),
+            ({"user_id": DOCTOR, "patient_name": "\ud800"}, "cannot be sent as JSON"),
         ],
     )
     def test_add_case_rejects_invalid_values(
