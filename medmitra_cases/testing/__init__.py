@@ -9,7 +9,8 @@ pytest has the fixture ``medmitra`` if this package is installed. Other Python c
 Tests in other languages use the command ``medmitra-cases harness``.
 """
 
-from medmitra_cases.testing.client import Harness, HarnessError
+from medmitra_cases.testing.client import Harness
+from medmitra_cases.testing.errors import HarnessError
 from medmitra_cases.testing.start import harness
 
 __all__ = ["Harness", "HarnessError", "harness"]

@@ -12,9 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-
-class HarnessError(Exception):
-    """The harness did not start, has ended, or refused a command. The message gives the reason."""
+from medmitra_cases.testing.errors import HarnessError
 
 
 class Harness:
@@ -73,6 +71,7 @@ class Harness:
         Raises:
             HarnessError: A value is invalid, or the database refused it.
         """
+        __tracebackhide__ = True
         case: dict[str, Any] = self._execute("add_case", user_id=user_id, **values)
         return case
 
@@ -89,11 +88,13 @@ class Harness:
         Raises:
             HarnessError: The case does not exist, or the change was refused.
         """
+        __tracebackhide__ = True
         case: dict[str, Any] = self._execute("update_case", case_id=case_id, **values)
         return case
 
     def clear(self) -> None:
         """Delete all cases."""
+        __tracebackhide__ = True
         self._execute("clear")
 
     def token(self, user_id: object, *, minutes: int = 60) -> str:
@@ -109,6 +110,7 @@ class Harness:
         Raises:
             HarnessError: The settings contain no secret.
         """
+        __tracebackhide__ = True
         token: str = self._execute("token", user_id=user_id, minutes=minutes)
         return token
 
@@ -121,6 +123,7 @@ class Harness:
         Raises:
             HarnessError: The context manager has exited.
         """
+        __tracebackhide__ = True
         with self._lock:
             self._check_open()
             with suppress(HarnessError):  # the log of a harness that has crashed shows the reason
@@ -128,6 +131,7 @@ class Harness:
             return self._read_log()
 
     def _execute(self, command: str, /, **arguments: object) -> Any:
+        __tracebackhide__ = True  # pytest shows the line of the test that called
         with self._lock:
             self._check_open()
             command_id = next(self._command_ids)
@@ -143,12 +147,14 @@ class Harness:
         return result["result"]
 
     def _check_open(self) -> None:
+        __tracebackhide__ = True
         if self._log.closed:
             raise HarnessError("the harness has ended")
         if os.getpid() != self._pid:
             raise HarnessError("only the process that started the harness may use it, not a forked process")
 
     def _receive(self) -> dict[str, Any]:
+        __tracebackhide__ = True
         line = self._results.readline()
         try:
             result: dict[str, Any] = msgspec.json.decode(line)
@@ -166,6 +172,7 @@ class Harness:
 
 
 def _encode(command: dict[str, Any]) -> bytes:
+    __tracebackhide__ = True
     try:
         return msgspec.json.encode(command, enc_hook=_simplify)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:

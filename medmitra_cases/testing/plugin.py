@@ -1,7 +1,6 @@
 """The pytest plugin: the fixture ``medmitra``, and the fixtures that it uses."""
 
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -17,19 +16,21 @@ def medmitra_settings() -> Mapping[str, str]:
 @pytest.fixture(scope="session")
 def medmitra_harness(medmitra_settings: Mapping[str, str]) -> Iterator[Harness]:
     """The service, started once per session. pytest-xdist starts one for each worker."""
-    with ExitStack() as stack:
-        try:
-            started = stack.enter_context(harness(medmitra_settings))
-        except HarnessError as error:
-            pytest.fail(str(error), pytrace=False)
-        yield started
+    try:
+        with harness(medmitra_settings) as started:
+            yield started
+    except HarnessError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture
 def medmitra(medmitra_harness: Harness) -> Harness:
     """The service with no cases and an empty log."""
-    medmitra_harness.clear()
-    medmitra_harness.log()
+    try:
+        medmitra_harness.clear()
+        medmitra_harness.log()
+    except HarnessError as error:
+        pytest.fail(str(error), pytrace=False)
     return medmitra_harness
 
 
@@ -39,6 +40,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     medmitra = getattr(item, "funcargs", {}).get("medmitra")
     if report.failed and isinstance(medmitra, Harness):
-        with suppress(HarnessError):  # the harness may have ended
-            report.sections.append(("medmitra-cases log", medmitra.log()))
+        try:
+            log = medmitra.log()
+        except (
+            Exception
+        ) as error:  # another plugin may have replaced os.pread(); pytest would end the session
+            log = f"cannot be read: {error}"
+        report.sections.append(("medmitra-cases log", log))
     return report

@@ -5,9 +5,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import suppress
 
-from medmitra_cases.testing.client import Harness, HarnessError, last_line
+from medmitra_cases.testing.client import Harness, last_line
+from medmitra_cases.testing.errors import HarnessError, context_manager
 
 # The variable with the connection string of a server to use instead of an embedded one.
 TEST_DATABASE_URL = "MEDMITRA_TEST_DATABASE_URL"
@@ -24,7 +25,7 @@ run()
 """
 
 
-@contextmanager
+@context_manager
 def harness(settings: Mapping[str, str] | None = None) -> Iterator[Harness]:
     """Run the service until the block ends.
 
@@ -64,6 +65,8 @@ def harness(settings: Mapping[str, str] | None = None) -> Iterator[Harness]:
             yield Harness(process.stdin, process.stdout, log)
         finally:
             _terminate(process)
+            with suppress(BrokenPipeError):  # the process ended before it read its last command
+                process.stdin.close()
         if process.returncode != 0:
             log.seek(0)
             message = last_line(log.read().decode(errors="replace"))

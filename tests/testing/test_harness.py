@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -96,6 +97,11 @@ def run_pytest(
     return run_program(command, variables, cwd=folder, timeout=4 * TIMEOUT_SECONDS)
 
 
+def has_own_lines(report: str) -> bool:
+    """Return whether a traceback in the report of pytest has a line of the harness or of contextlib."""
+    return re.search(r"(medmitra_cases/testing/\w+|contextlib|subprocess)\.py:\d+: ", report) is not None
+
+
 def run_script(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run another team's script in a new session, and so in a new process group, as a terminal does."""
     return run_program([sys.executable, "-c", script], variables, cwd=folder, start_new_session=True)
@@ -176,6 +182,92 @@ class TestFixture:
         assert "Error: MEDMITRA_TEST_DATABASE_URL is a URI that cannot be parsed" in result.stdout
         assert "hunter2" not in result.stdout
         assert "Traceback" not in result.stdout
+
+    def test_an_oserror_of_another_plugin_fails_only_its_test(self, server_dsn: str, tmp_path: Path) -> None:
+        result = run_pytest(
+            tmp_path,
+            server_dsn,
+            conftest="""
+    import os
+    import pytest
+
+    def refuse(*_):
+        raise OSError("no such device")
+
+    @pytest.fixture
+    def broken(medmitra):
+        refuse()
+
+    @pytest.fixture
+    def broken_at_the_end(medmitra):
+        yield
+        refuse()
+
+    @pytest.fixture
+    def fake_files(monkeypatch):
+        monkeypatch.setattr(os, "pread", refuse)
+""",
+            test_dashboard=f"""
+    def test_with_a_broken_fixture(broken): pass
+    def test_with_a_fixture_that_breaks_at_the_end(broken_at_the_end): pass
+
+    def test_that_fails_with_fake_files(medmitra, fake_files):
+        assert False
+
+    def test_that_passes(medmitra):
+        medmitra.add_case(user_id="{DOCTOR}")
+""",
+        )
+        assert "1 failed, 2 passed, 2 errors" in result.stdout
+        assert "-\ncannot be read: no such device\n" in result.stdout
+        assert "INTERNALERROR" not in result.stdout + result.stderr
+
+    def test_a_traceback_ends_at_the_line_of_the_test(self, server_dsn: str, tmp_path: Path) -> None:
+        result = run_pytest(
+            tmp_path,
+            server_dsn,
+            test_dashboard="""
+    import pytest
+    from medmitra_cases.testing import harness
+
+    @pytest.mark.parametrize("call", [
+        lambda medmitra: medmitra.add_case(user_id="Ada"),
+        lambda medmitra: medmitra.add_case(user_id=object()),
+        lambda medmitra: medmitra.update_case("Ada"),
+        lambda medmitra: medmitra.token("Ada"),
+        lambda medmitra: harness({"MEDMITRA_THREADS": "many"}).__enter__(),
+    ])
+    def test_that_fails(medmitra, call):
+        call(medmitra)
+""",
+        )
+        assert "5 failed" in result.stdout
+        assert not has_own_lines(result.stdout)
+
+    def test_a_killed_harness_is_reported_in_one_line_for_each_test(
+        self, server_dsn: str, tmp_path: Path
+    ) -> None:
+        result = run_pytest(
+            tmp_path,
+            server_dsn,
+            test_dashboard=f"""
+    import os, signal
+
+    def test_that_kills_it(medmitra):
+        (harness,) = open(f"/proc/self/task/{{os.getpid()}}/children").read().split()
+        os.kill(int(harness), signal.SIGKILL)
+        medmitra.add_case(user_id="{DOCTOR}")
+
+    def test_that_needs_it(medmitra): pass
+
+    def test_without_it(): pass
+""",
+        )
+        assert "1 failed, 1 passed, 3 errors" in result.stdout
+        assert "HarnessError: the harness has ended" in result.stdout
+        assert "the harness ended with status -9" in result.stdout
+        assert "BrokenPipeError" not in result.stdout
+        assert not has_own_lines(result.stdout)
 
     def test_open_connections_of_a_test_do_not_affect_the_next_test(
         self, server_dsn: str, tmp_path: Path
