@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,11 @@ POLL_SECONDS = 0.01
 # Postgres refuses to run as root. This account exists on every system, so none must be added.
 UNPRIVILEGED_USER = "nobody"
 
+# Linux refuses longer paths of Unix sockets (unix(7): 108 bytes with the NUL at the end).
+MAX_SOCKET_PATH_BYTES = 107
+SOCKET_NAME = ".s.PGSQL.5432"
+SHORT_FOLDER = "/tmp"  # noqa: S108, TemporaryDirectory makes a private folder with a new name in it
+
 # The same Unicode order and case folding on every machine, independent of the installed locales.
 _LOCALE = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 
@@ -40,8 +46,9 @@ def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
     variables of libpq (``PGHOST`` …), which describe other servers, are removed from the environment.
 
     Args:
-        folder: The folder of the database; created if missing. A later run finds the same data there, at the
-            same address. If root runs this, the parent folders must be accessible to other users.
+        folder: The folder of the database; created if missing. A later run finds the same data there, and has
+            the same address unless the path has more than 86 bytes. If root runs this, the parent folders
+            must be accessible to other users.
         durable: Whether the data survives a crash of the machine; if not, the server writes less.
 
     Yields:
@@ -59,16 +66,16 @@ def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
         data = folder / f"data-{installed.major_version}"
         if not data.exists():
             _init_cluster(account, programs, data)
-        sockets = _private_folder(account, folder / "socket")
         log = folder / "postgres.log"
-        command: tuple[str | Path, ...] = (
-            *(programs / "postgres", "-D", data, "-k", sockets, "-p", "5432", "-c", "listen_addresses="),
-            *(() if durable else _NOT_DURABLE),
-        )
-        with running(command, log, account, shut_down) as process:
-            _wait_until_up(process, data, log)
-            dsn: str = make_dsn(host=str(sockets), port=5432, user="postgres", dbname="postgres")
-            yield dsn
+        with _socket_folder(account, folder) as sockets:
+            command: tuple[str | Path, ...] = (
+                *(programs / "postgres", "-D", data, "-k", sockets, "-p", "5432", "-c", "listen_addresses="),
+                *(() if durable else _NOT_DURABLE),
+            )
+            with running(command, log, account, shut_down) as process:
+                _wait_until_up(process, data, log)
+                dsn: str = make_dsn(host=str(sockets), port=5432, user="postgres", dbname="postgres")
+                yield dsn
 
 
 def _make_folder(account: pwd.struct_passwd | None, folder: Path) -> None:
@@ -105,6 +112,17 @@ def _lock(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise EmbeddedPostgresError(f"another process already runs a Postgres in {folder}") from None
         yield
+
+
+@contextmanager
+def _socket_folder(account: pwd.struct_passwd | None, folder: Path) -> Iterator[Path]:
+    """Yield a folder whose socket has a path that the kernel accepts."""
+    sockets = folder / "socket"
+    if len(os.fsencode(sockets / SOCKET_NAME)) <= MAX_SOCKET_PATH_BYTES:
+        yield _private_folder(account, sockets)
+        return
+    with tempfile.TemporaryDirectory(prefix="medmitra-", dir=SHORT_FOLDER) as path:
+        yield _private_folder(account, Path(path))
 
 
 def _private_folder(account: pwd.struct_passwd | None, path: Path) -> Path:

@@ -135,6 +135,15 @@ class TestFixture:
         assert result.returncode == 0, result.stdout
         assert "9 passed" in result.stdout
 
+    def test_temporary_paths_may_be_long(
+        self, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        long = folder / ("x" * 150)
+        long.mkdir(mode=0o755)
+        monkeypatch.setenv("TMPDIR", str(long))
+        result = run_pytest(tmp_path, "", f"--basetemp={long / 'base'}", test_dashboard=DASHBOARD)
+        assert result.returncode == 0, result.stdout
+
     @pytest.mark.parametrize("conftest", CONFTESTS.values(), ids=CONFTESTS)
     def test_a_conftest_can_change_the_services_settings(
         self, server_dsn: str, tmp_path: Path, conftest: str
