@@ -38,6 +38,7 @@ DEFAULTS = {
     {"add_case": {"user_id": "b8acad4b-...", "patient_name": "Ada"}}
     {"result":{"case_id":"0ab51d7c-...","user_id":"b8acad4b-...", ...}}
 
+    {"add_cases": {"count": 10000, "user_id": "b8acad4b-..."}}
     {"update_case": {"case_id": "0ab51d7c-...", "status": "completed"}}
     {"clear": {}}
     {"token": {"user_id": "..."}}     # needs MEDMITRA_JWT_SECRET
@@ -71,8 +72,8 @@ def harness(listen: str) -> None:
 
     Tests in any language can start it. It prints one line of JSON when the service accepts requests, and
     ends when its stdin is closed. Each line of JSON on stdin is a command. Its result is one line on stdout:
-    {"result": ...} with the case, the token or null, or {"error": "..."}. If the command has an "id", its
-    result has the same "id".
+    {"result": ...} with the case, the cases, the token or null, or {"error": "..."}. If the command has an
+    "id", its result has the same "id".
     """
     # A test that sets a misspelt variable would test something else than it says.
     unknown = unknown_variables(os.environ)
@@ -115,6 +116,7 @@ def _connect_owner(owner_dsn: str) -> Connection:
 def _commands(editor: CaseEditor, settings: Settings) -> Mapping[str, Callable[..., object]]:
     return {
         "add_case": editor.add_case,
+        "add_cases": editor.add_cases,
         "update_case": editor.update_case,
         "clear": editor.clear,
         "flush_log": _flush_log,

@@ -1,6 +1,5 @@
 """Adds, changes and deletes the cases of a test."""
 
-import itertools
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -29,6 +28,9 @@ class _StoredCaseSchema(CaseSchema):
 
 
 _CASE = _StoredCaseSchema()
+_DEFAULTS = {"patient_age": 40, "patient_gender": "female"}
+# The result of one command is one line of JSON: 100,000 cases have about 35 MB.
+MAX_CASES = 100_000
 _COLUMNS = sql.SQL(", ").join(map(sql.Identifier, _CASE.fields))
 
 
@@ -50,35 +52,33 @@ class CaseEditor:
         """
         self._connect = connect
         self._connection = connect()
-        self._patient_numbers = itertools.count(1)
+        self._patients = 0
 
     def add_case(self, /, **values: Any) -> dict[str, Any]:
         """Insert a case, as ``Harness.add_case``; CommandRefused if a key or a value is not as required."""
-        defaults = {
-            "patient_name": f"Patient {next(self._patient_numbers)}",
-            "patient_age": 40,
-            "patient_gender": "female",
-        }
-        row = _load({**defaults, **values}, "user_id")
-        return self._write_case(
-            sql.SQL("INSERT INTO medmitra.cases ({}) VALUES ({}) RETURNING {}").format(
-                sql.SQL(", ").join(map(sql.Identifier, row)),
-                sql.SQL(", ").join(map(sql.Placeholder, row)),
-                _COLUMNS,
-            ),
-            row,
-        )
+        return self._insert(1, _load({**_DEFAULTS, **values}, "user_id"))[0]
+
+    def add_cases(self, /, count: object, **values: Any) -> list[dict[str, Any]]:
+        """Insert cases, as ``Harness.add_cases``; CommandRefused as ``add_case``."""
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_CASES:
+            raise CommandRefused(f"count must be an integer from 0 to {MAX_CASES}")
+        if "case_id" in values:
+            raise CommandRefused("case_id cannot be the same for several cases")
+        return self._insert(count, _load({**_DEFAULTS, **values}, "user_id"))
 
     def update_case(self, /, **values: Any) -> dict[str, Any]:
         """Change a case, as ``Harness.update_case``; CommandRefused if it or a value is invalid."""
         row = _load(values, "case_id")
         changes = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in row]
-        return self._write_case(
+        cases = self._write(
             sql.SQL("UPDATE medmitra.cases SET {} WHERE case_id = %(case_id)s RETURNING {}").format(
                 sql.SQL(", ").join(changes), _COLUMNS
             ),
             row,
         )
+        if not cases:
+            raise CommandRefused("no case has this case_id")
+        return cases[0]
 
     def clear(self) -> None:
         """Delete all cases; CommandRefused if another transaction has locked one."""
@@ -89,12 +89,30 @@ class CaseEditor:
         """Close the connection."""
         self._connection.close()
 
-    def _write_case(self, statement: sql.Composed, values: dict[str, Any]) -> dict[str, Any]:
+    def _insert(self, count: int, row: dict[str, Any]) -> list[dict[str, Any]]:
+        numbers = range(self._patients + 1, self._patients + count + 1)
+        self._patients += count
+        columns: dict[str, sql.Composable] = {name: sql.Placeholder(name) for name in row}
+        if "patient_name" not in row:
+            columns["patient_name"] = sql.SQL("'Patient ' || number")
+        return self._write(
+            sql.SQL(
+                "INSERT INTO medmitra.cases ({}) SELECT {}"
+                " FROM generate_series(%(first)s, %(last)s) AS number RETURNING {}"
+            ).format(
+                sql.SQL(", ").join(map(sql.Identifier, columns)),
+                sql.SQL(", ").join(columns.values()),
+                _COLUMNS,
+            ),
+            {**row, "first": numbers.start, "last": numbers.stop - 1},
+        )
+
+    def _write(self, statement: sql.Composed, values: dict[str, Any]) -> list[dict[str, Any]]:
         rows = self._execute(statement, values)
-        if not rows:
-            raise CommandRefused("no case has this case_id")
-        case: dict[str, Any] = _CASE.dump(dict(zip(_CASE.fields, rows[0], strict=True)))
-        return case
+        cases: list[dict[str, Any]] = _CASE.dump(
+            [dict(zip(_CASE.fields, row, strict=True)) for row in rows], many=True
+        )
+        return cases
 
     def _execute(self, statement: sql.Composed | str, values: Any = None) -> list[tuple[Any, ...]]:
         try:

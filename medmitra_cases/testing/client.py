@@ -75,6 +75,24 @@ class Harness:
         case: dict[str, Any] = self._execute("add_case", user_id=user_id, **values)
         return case
 
+    def add_cases(self, count: int, /, *, user_id: object, **values: object) -> list[dict[str, Any]]:
+        """Insert many cases at once, such as 10,000 within a second.
+
+        Args:
+            count: The number of cases, 0 to 100,000.
+            user_id: The doctor's UUID.
+            **values: Other keys, as for ``add_case``, except ``case_id``. All cases have these values.
+
+        Returns:
+            The cases as in the service's response, in insertion order.
+
+        Raises:
+            HarnessError: The count or a value is invalid, or the database refused it. No case is inserted.
+        """
+        __tracebackhide__ = True
+        cases: list[dict[str, Any]] = self._execute("add_cases", count=count, user_id=user_id, **values)
+        return cases
+
     def update_case(self, case_id: object, /, **values: object) -> dict[str, Any]:
         """Change a case, as the AI analysis does.
 

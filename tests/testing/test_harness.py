@@ -293,8 +293,7 @@ class TestFixture:
     kept = []
 
     def test_that_leaves_a_response_half_read(medmitra):
-        for _ in range(2_500):
-            medmitra.add_case(user_id=DOCTOR, case_summary=10_000 * "x")
+        medmitra.add_cases(2_500, user_id=DOCTOR, case_summary=10_000 * "x")
         kept.append(requests.get(medmitra.url("/cases/all_cases", user_id=DOCTOR), stream=True))
         assert kept[0].raw.read(100)
 
@@ -457,6 +456,49 @@ class TestCases:
             *("2026-03-04T10:30:00Z", "2026-03-04T11:45:00.500000Z"),
         ]
         assert cases_of(medmitra) == [case]
+
+    def test_add_cases_returns_the_cases_of_the_response(self, medmitra: Harness) -> None:
+        first = medmitra.add_case(user_id=DOCTOR)
+        many = medmitra.add_cases(10_000, user_id=uuid.UUID(DOCTOR), status="failed", case_summary=None)
+        last = medmitra.add_case(user_id=DOCTOR)
+        assert cases_of(medmitra) == [first, *many, last]
+        assert len({case["patient_name"] for case in cases_of(medmitra)}) == 10_002
+        assert {case["status"] for case in many} == {"failed"}
+
+    def test_add_cases_accepts_every_key_but_case_id(self, medmitra: Harness) -> None:
+        values = {
+            "patient_name": "100 % %s O'Connor",
+            "patient_age": Age.ADULT,
+            "patient_gender": "other",
+            "case_summary": "Zoë",
+            "status": "failed",
+            "created_at": "2026-03-04T10:30:00Z",
+            "updated_at": FakeDatetime(2026, 3, 4, 11, 45, tzinfo=timezone.utc),
+        }
+        stored = {**values, "updated_at": "2026-03-04T11:45:00Z", "user_id": DOCTOR}
+        cases = medmitra.add_cases(2, user_id=DOCTOR, **values)
+        assert [{**case, **stored} for case in cases] == cases == cases_of(medmitra)
+        assert medmitra.add_cases(0, user_id=DOCTOR) == []
+
+    @pytest.mark.parametrize(
+        ("count", "values", "message"),
+        [
+            (-1, {}, "count must be an integer from 0 to 100000"),
+            (100_001, {}, "count must be an integer from 0 to 100000"),
+            (1.0, {}, "count must be"),
+            (True, {}, "count must be"),
+            ("2", {}, "count must be"),
+            (2, {"case_id": uuid.UUID(int=7)}, "case_id cannot be the same for several cases"),
+            (2, {"user_id": "me"}, "user_id must be a UUID"),
+            (2, {"created_at": "some day"}, "invalid input syntax for type timestamp"),
+        ],
+    )
+    def test_add_cases_rejects_invalid_values(
+        self, medmitra: Harness, count: Any, values: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(HarnessError, match=message):
+            medmitra.add_cases(count, **{"user_id": DOCTOR, **values})
+        assert cases_of(medmitra) == []
 
     @pytest.mark.parametrize(
         ("key", "value", "stored"),
@@ -681,6 +723,8 @@ class TestTheCommand:
             added = send_line(process, b'{"add_case": {"user_id": "%s"}}\n' % DOCTOR.encode())["result"]
             url = f"{ready['url']}/cases/all_cases?user_id={DOCTOR}"
             assert requests.get(url, timeout=TIMEOUT_SECONDS).json() == {"cases": [added]}
+            more = send_line(process, b'{"add_cases": {"count": 2, "user_id": "%s"}}\n' % DOCTOR.encode())
+            assert requests.get(url, timeout=TIMEOUT_SECONDS).json() == {"cases": [added, *more["result"]]}
             assert send_line(process, b'{"clear": {}}\n') == {"result": None}
             assert requests.get(url, timeout=TIMEOUT_SECONDS).json() == {"cases": []}
             assert process.stdin is not None
@@ -711,6 +755,8 @@ class TestTheCommand:
             b"{}\n",
             b'{"clear": 1}\n',
             b'{"drop": {}}\n',
+            b'{"add_cases": {}}\n',
+            b'{"add_cases": {"count": 1}}\n',
             b'{"clear": {"all": true}}\n',
         ],
     )
