@@ -39,6 +39,7 @@ _IF_NONE_MATCH = {
 }
 
 _BEARER = "bearer"
+_TAG = {"name": "Cases", "description": "The patient cases of a doctor."}
 
 
 def openapi(*, needs_tokens: bool) -> dict[str, Any]:
@@ -59,13 +60,14 @@ def openapi(*, needs_tokens: bool) -> dict[str, Any]:
         # Relative to this document, because a proxy may serve the service below a path prefix.
         servers=[{"url": "."}],
     )
+    spec.tag(_TAG)
     for name, header in headers(needs_tokens=needs_tokens).items():
         spec.components.header(name, header)
     spec.path(
         PATH,
         operations={
             method: {
-                "tags": ["Cases"],
+                "tags": [_TAG["name"]],
                 "operationId": name,
                 "summary": summary,
                 "description": description.strip(),

@@ -7,7 +7,7 @@ from marshmallow import Schema
 
 from medmitra_cases import contract
 from medmitra_cases.docs.fields import json_pattern
-from medmitra_cases.schemas import CasesSchema, ErrorSchema
+from medmitra_cases.schemas import CaseListSchema, ErrorSchema
 from medmitra_cases.telemetry import VALID_ID
 from medmitra_cases.web import CACHE_HEADERS, SECURITY_HEADERS
 
@@ -49,7 +49,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
     },
 }
 _COMMON_HEADERS = ("X-Request-ID", *(name for name, _ in SECURITY_HEADERS))
-_CASES_HEADERS = ("ETag", "X-Total-Count", "Link", *(name for name, _ in CACHE_HEADERS))
+_CASES_HEADERS = ("ETag", "X-Total-Count", "Link", *(name for name, _ in CACHE_HEADERS), *_COMMON_HEADERS)
 
 # The description of each error status, and an example of its detail.
 _ERRORS = {
@@ -71,6 +71,20 @@ _ERRORS = {
     ),
 }
 _TOKEN_STATUSES = (401, 403)
+
+# The errors of a reverse proxy with deploy/nginx.conf. Other proxies can send other headers, and HTML.
+_PROXY_ERRORS = {
+    414: ("The reverse proxy refuses the URL.", "the URL is too long"),
+    429: ("The reverse proxy received too many requests.", "too many requests from this address"),
+    502: (
+        "The reverse proxy does not reach the service.",
+        "Internal server error: the service does not answer (request id 3f9c0a7be1d2485c)",
+    ),
+    504: (
+        "The reverse proxy received no response in time.",
+        "Internal server error: the service does not answer (request id 3f9c0a7be1d2485c)",
+    ),
+}
 
 
 def headers(*, needs_tokens: bool) -> dict[str, dict[str, Any]]:
@@ -96,17 +110,21 @@ def responses(*, needs_tokens: bool, with_bodies: bool) -> dict[int, dict[str, A
         OpenAPI Response Objects by status. They contain names of headers and classes of marshmallow schemas.
     """
     described = {
-        200: _response("The cases.", _CASES_HEADERS, CasesSchema, contract.EXAMPLE),
+        200: _response("The cases.", _CASES_HEADERS, CaseListSchema, contract.EXAMPLE),
         304: _response("Nothing has changed since the response with this `ETag`.", _CASES_HEADERS),
     }
     for status, (description, detail) in _ERRORS.items():
         if needs_tokens or status not in _TOKEN_STATUSES:
             challenge = [_CHALLENGE] if status == 401 else []
-            described[status] = _response(description, challenge, ErrorSchema, {"detail": detail})
+            described[status] = _response(
+                description, (*challenge, *_COMMON_HEADERS), ErrorSchema, {"detail": detail}
+            )
+    for status, (description, detail) in _PROXY_ERRORS.items():
+        described[status] = _response(description, (), ErrorSchema, {"detail": detail})
     if not with_bodies:
         for response in described.values():
             response.pop("content", None)
-    return described
+    return dict(sorted(described.items()))
 
 
 def _response(
@@ -114,7 +132,7 @@ def _response(
 ) -> dict[str, Any]:
     response: dict[str, Any] = {
         "description": description,
-        "headers": {name: name for name in (*headers, *_COMMON_HEADERS)},
+        "headers": {name: name for name in headers},
     }
     if schema is not None:
         response["content"] = {"application/json": {"schema": schema, "example": example}}

@@ -16,7 +16,7 @@ from medmitra_cases.responses.etags import entity_tag
 from medmitra_cases.responses.limits import Limits
 from medmitra_cases.responses.links import link_header
 from medmitra_cases.responses.stream import dry_run, stream_json
-from medmitra_cases.schemas import CasesSchema
+from medmitra_cases.schemas import CaseListSchema
 from medmitra_cases.telemetry import metrics
 from medmitra_cases.web import CACHE_HEADERS, audit
 
@@ -24,7 +24,7 @@ from medmitra_cases.web import CACHE_HEADERS, audit
 WHOLE_CASES = 2_000
 CHUNK_CASES = 1_000
 
-_CASES = CasesSchema()  # built once: marshmallow copies every field each time a schema is made
+_CASES = CaseListSchema()  # built once: marshmallow copies every field each time a schema is made
 
 _JSON = ("Content-Type", "application/json")
 

@@ -1,6 +1,6 @@
 """marshmallow: query parameters in, cases and errors out."""
 
-from medmitra_cases.schemas.case import CaseSchema, CasesSchema
+from medmitra_cases.schemas.case import CaseListSchema, CaseSchema
 from medmitra_cases.schemas.error import ErrorSchema, error_body
 from medmitra_cases.schemas.query import CASE_QUERY, PARAMETERS
 from medmitra_cases.schemas.query_fields import UUID_RULE, DateOrTime, canonical_uuid, empty_is_absent, uuid
@@ -11,8 +11,8 @@ __all__ = [
     "CASE_QUERY",
     "PARAMETERS",
     "UUID_RULE",
+    "CaseListSchema",
     "CaseSchema",
-    "CasesSchema",
     "DateOrTime",
     "ErrorSchema",
     "UtcDateTime",

@@ -85,7 +85,7 @@ _TYPES = {fields.String: str, fields.Integer: int, UtcDateTime: str}
 _Case = msgspec.defstruct("_Case", list(CaseSchema().dump_fields), gc=False)
 
 
-class CasesSchema(Schema):
+class CaseListSchema(Schema):
     """Contract, "200": all cases of one doctor, in insertion order."""
 
     case = CaseSchema()

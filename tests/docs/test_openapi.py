@@ -17,7 +17,7 @@ from medmitra_cases.schemas.query import PARAMETERS
 from medmitra_cases.web import cors
 from tests.support import factories
 from tests.support.factories import DOCTOR, KEYS, CasesDatabase, case
-from tests.support.paths import DOCS, PUBLISHED, README
+from tests.support.paths import DOCS, PUBLISHED, README, ROOT
 from tests.support.processes import Running, serve
 from tests.support.tokens import SECRET, bearer, issued
 
@@ -27,6 +27,9 @@ TARGET = f"{URL}?user_id={DOCTOR}"
 TOKENS = {"MEDMITRA_JWT_SECRET": SECRET}
 DOCUMENT = openapi(needs_tokens=True)
 GET, HEAD = (DOCUMENT["paths"][URL][method] for method in ("get", "head"))
+
+# The errors of a reverse proxy.
+PROXY_STATUSES = ("414", "429", "502", "504")
 
 # Headers of HTTP itself (RFC 9110, RFC 9112). OpenAPI excludes Content-Type.
 UNDOCUMENTED_HEADERS = {"content-type", "content-length", "transfer-encoding", "connection", "date"}
@@ -140,6 +143,24 @@ def test_the_document_has_the_statuses_of_the_api_page() -> None:
     assert {*GET["responses"]} == {*HEAD["responses"]} == (listed - {"404", "405"}) | {"200", "304"}
 
 
+def test_the_document_has_the_errors_that_nginx_adds() -> None:
+    configuration = (ROOT / "deploy" / "nginx.conf").read_text()
+    of_nginx = dict(re.findall(r'^    (\d{3}|default) "(.*)";$', configuration, re.MULTILINE))
+    for status in PROXY_STATUSES:
+        response = GET["responses"][status]
+        assert response["headers"] == {}  # another proxy sends others
+        detail = response["content"]["application/json"]["example"]["detail"]
+        expected = of_nginx.get(status, of_nginx["default"])
+        assert re.sub(r"request id \w+", "request id $request_id", detail) == expected
+
+
+def test_schemas_and_tags_have_names_for_generated_clients() -> None:
+    # A class Cases with an attribute cases: openapi-python-client then wrote ``cases = cls(cases=cases)``.
+    assert {*DOCUMENT["components"]["schemas"]} == {"Case", "CaseList", "Error"}
+    declared = [tag["name"] for tag in DOCUMENT["tags"]]
+    assert [operation["tags"] for operation in (GET, HEAD)] == [declared, declared]
+
+
 def test_tokens_are_documented_if_they_are_required() -> None:
     ((name, scheme),) = DOCUMENT["components"]["securitySchemes"].items()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
@@ -211,6 +232,6 @@ def test_examples_of_errors_are_real_responses(server: Running, client_without_d
     failed = client_without_database.get(TARGET, headers={"X-Request-ID": "3f9c0a7be1d2485c"})
     errors.add(("500", failed.text))
     for status, response in GET["responses"].items():
-        if status not in ("200", "304"):
+        if status not in {"200", "304", *PROXY_STATUSES}:
             example = response["content"]["application/json"]["example"]
             assert (status, json.dumps(example, separators=(",", ":"))) in errors
