@@ -13,12 +13,12 @@ class CaseQuery(NamedTuple):
     """The query of a request. ``CaseQuerySchema`` says what each parameter means.
 
     Without ``sort_by`` the order is insertion order. Without ``limit`` there are no pages. ``after`` is the
-    case_id of the cursor case: the list begins after it.
+    case_id of the cursor case: the list begins after it. A case has one of ``status`` and of ``gender``.
     """
 
     user_id: str
-    status: str | None = None
-    gender: str | None = None
+    status: tuple[str, ...] | None = None
+    gender: tuple[str, ...] | None = None
     search: str | None = None
     min_age: int | None = None
     max_age: int | None = None

@@ -1,7 +1,7 @@
 -- name: matching_cases
 -- The first part of select_matching_cases and select_matching_version: one doctor's matching cases (user_id: a UUID).
 -- A NULL parameter is a filter that was not requested. psycopg2 writes the values into the statement, so the planner
--- removes such a filter.
+-- removes such a filter. status, gender: a list of texts, (NULL) if not requested. IN with one text is the same as =.
 WITH cursor_case AS (
     -- The case after which the list continues (after: a case_id). A case of another doctor is not found.
     SELECT id
@@ -37,10 +37,10 @@ matching AS NOT MATERIALIZED (
     FROM medmitra.cases
     WHERE user_id = %(user_id)s::uuid
         -- An index serves the first comparison. The second is exact, also if the column's type or collation is not.
-        AND (%(status)s::text IS NULL OR (status = %(status)s AND status::text COLLATE "C" = %(status)s))
+        AND (coalesce %(status)s IS NULL OR (status IN %(status)s AND status::text COLLATE "C" IN %(status)s))
         AND (
-            %(gender)s::text IS NULL
-            OR (patient_gender = %(gender)s AND patient_gender::text COLLATE "C" = %(gender)s)
+            coalesce %(gender)s IS NULL
+            OR (patient_gender IN %(gender)s AND patient_gender::text COLLATE "C" IN %(gender)s)
         )
         AND (
             %(search)s::text IS NULL

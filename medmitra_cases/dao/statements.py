@@ -125,6 +125,8 @@ class BoundQuery(NamedTuple):
         return {
             **parameters,
             **query._asdict(),
+            "status": query.status or (None,),  # psycopg2 writes a tuple as a list of values
+            "gender": query.gender or (None,),
             "backwards": query.sort_by is None and query.sort_order == "desc",
             "most": max_rows if query.limit is None else query.limit,
             "skip": query.skip,

@@ -20,9 +20,10 @@ allowed origin, including errors, have the CORS headers.
 
 _CASES = """
 A request with only `user_id` returns all cases of the doctor, in the order in which the database inserted
-them. All other parameters are optional and can be combined. A parameter that is given twice, with either of
-its names, is a 400. Unknown parameters are ignored. An empty value (`limit=`) counts as absent, as forms send
-it; only `status=`, `gender=` and `search=` mean the empty text.
+them. All other parameters are optional and can be combined. `status` and `gender` can be given several
+times. Another parameter that is given twice, with either of its names, is a 400. Unknown parameters are
+ignored. An empty value (`limit=`) counts as absent, as forms send it; only `status=`, `gender=` and `search=`
+mean the empty text.
 
 **Refresh:** send the `ETag` of a response as `If-None-Match`. The response is 304 without a body if nothing
 has changed. A browser's `fetch` does this automatically.

@@ -51,11 +51,11 @@ def link_header(parameters: Mapping[str, list[str]], query: CaseQuery, page_info
         targets["next"] = {"after": following} if by_cursor else {**cursor, "page": query.page + 1}
     targets["last"] = {**first, "page": last_page}
     kept = [
-        (name, values[0])
+        (name, value)
         for name, values in parameters.items()
-        if name in PARAMETERS
-        and name not in _PAGE_PARAMETERS
-        and (values[0] or not empty_is_absent(PARAMETERS[name]))
+        if name in PARAMETERS and name not in _PAGE_PARAMETERS
+        for value in values
+        if value or not empty_is_absent(PARAMETERS[name])
     ]
     links = {
         relation: f'<?{urlencode([*kept, ("limit", limit), *target.items()])}>; rel="{relation}"'

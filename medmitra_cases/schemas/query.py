@@ -10,9 +10,11 @@ from medmitra_cases import contract
 from medmitra_cases.models import DEFAULT_LIMIT, MAX_LIMIT, SORT_COLUMNS
 from medmitra_cases.schemas.query_fields import (
     MAX_TEXT_LENGTH,
+    MAX_TEXTS,
     DateOrTime,
     IntegerParameter,
     Text,
+    Texts,
     UserId,
     empty_is_absent,
     one_of,
@@ -26,6 +28,7 @@ _DATE_OR_TIME = (
     "a date (`2026-03-04`: that whole day in UTC), or a time with its offset (`2026-03-04T10:30:00+05:30`)."
 )
 _UP_TO = f"Up to {MAX_TEXT_LENGTH} characters."
+_REPEATED = f"{_UP_TO} Given several times, up to {MAX_TEXTS}, it selects the cases with any of the texts."
 
 
 def _names(name: str, field: fields.Field[Any]) -> list[str]:
@@ -34,7 +37,7 @@ def _names(name: str, field: fields.Field[Any]) -> list[str]:
 
 
 class CaseQuerySchema(Schema):
-    """All parameters, each given at most once. Other parameters are ignored.
+    """All parameters, each given at most once, except lists of texts. Other parameters are ignored.
 
     Loads ``{name: [value, …]}``: every value that a client sent for a name. The metadata of a field has the
     description for the documentation, and may have an alias, another name of the same parameter.
@@ -46,8 +49,8 @@ class CaseQuerySchema(Schema):
         unknown = EXCLUDE
 
     user_id = UserId("The UUID of the doctor whose cases to return.", example=contract.USER_ID)
-    status = Text(f"Only cases with exactly this status, such as `completed`. {_UP_TO}")
-    gender = Text(f"Only patients of exactly this gender. {_UP_TO}")
+    status = Texts(f"Only cases with exactly this status, such as `completed`. {_REPEATED}")
+    gender = Texts(f"Only patients of exactly this gender. {_REPEATED}")
     search = Text(
         "Only cases with this text in the patient's name, the summary or the case's id, in capital or small"
         f" letters. {_UP_TO}"
@@ -88,17 +91,17 @@ class CaseQuerySchema(Schema):
     )
 
     @pre_load
-    def take_single_value(self, parameters: Mapping[str, list[str]], **_: Any) -> dict[str, str]:
-        """Replace each list of values by its one value.
+    def take_single_value(self, parameters: Mapping[str, list[str]], **_: Any) -> dict[str, str | list[str]]:
+        """Replace each list of values by its one value, except those of ``Texts``.
 
         Args:
             parameters: Every value of every parameter, by name.
 
         Returns:
-            The value of each declared parameter that was sent, unless it is empty and counts as absent.
+            The values of each declared parameter that was sent, unless it is empty and counts as absent.
 
         Raises:
-            ValidationError: A declared parameter was sent more than once.
+            ValidationError: A declared parameter that takes one value was sent more than once.
         """
         sent = {
             name: [value for known in _names(name, field) for value in parameters.get(known, ())]
@@ -107,12 +110,12 @@ class CaseQuerySchema(Schema):
         repeated = {
             name: [f"must be given once, not {len(values)} times"]
             for name, values in sent.items()
-            if len(values) > 1
+            if len(values) > 1 and not isinstance(self.load_fields[name], Texts)
         }
         if repeated:
             raise ValidationError(repeated)
         return {
-            name: values[0]
+            name: values if isinstance(self.load_fields[name], Texts) else values[0]
             for name, values in sent.items()
             if values and (values[0] or not empty_is_absent(self.load_fields[name]))
         }

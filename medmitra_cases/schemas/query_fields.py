@@ -12,6 +12,8 @@ UUID_RULE = "must be a UUID written like b8acad4b-4944-4d66-b405-de70886e7248"
 
 # The links of a page repeat it, and the header buffers of proxies have only a few kB.
 MAX_TEXT_LENGTH = 100
+# How often a parameter may be given that takes several texts.
+MAX_TEXTS = 20
 
 # Nine digits fit into an integer of Postgres, and sums of such integers into a bigint.
 _INTEGER = re.compile(r"-?[0-9]{1,9}\Z", re.ASCII)
@@ -144,6 +146,26 @@ class Text(fields.String):
         )
 
 
+class Texts(fields.List[Any]):
+    """One or more texts, one for each time that the parameter is given."""
+
+    def __init__(self, meaning: str) -> None:
+        """Set the rules.
+
+        Args:
+            meaning: The description.
+        """
+        super().__init__(
+            Text(f"Up to {MAX_TEXT_LENGTH} characters."),
+            validate=validate.Length(max=MAX_TEXTS, error=f"must be given at most {MAX_TEXTS} times"),
+            metadata={"description": meaning},
+        )
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        """Return a tuple, so that queries can be keys. The messages do not depend on the position."""
+        return tuple(map(self.inner.deserialize, value))
+
+
 def empty_is_absent(field: fields.Field[Any]) -> bool:
     """Tell whether an empty value counts as absent. Forms send one for each filter that is not filled in.
 
@@ -153,7 +175,7 @@ def empty_is_absent(field: fields.Field[Any]) -> bool:
     Returns:
         True, unless the parameter is required, or a text, which may be empty.
     """
-    return not (field.required or isinstance(field, Text))
+    return not (field.required or isinstance(field, (Text, Texts)))
 
 
 def uuid(meaning: str, *, required: bool = False) -> fields.String:

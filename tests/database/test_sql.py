@@ -409,8 +409,8 @@ def test_the_plain_list_has_separate_statements() -> None:
 
 # For each filter: a value, and a text that only a plan with this filter contains.
 FILTERS: dict[str, tuple[Any, str]] = {
-    "status": ("pending", "status"),
-    "gender": ("female", "patient_gender"),
+    "status": (("pending",), "status"),
+    "gender": (("female", "male"), "patient_gender"),
     "search": ("asha", "strpos"),
     "min_age": (18, "patient_age >= 18"),
     "max_age": (65, "patient_age <= 65"),
@@ -445,8 +445,9 @@ def test_plans_sort_only_by_the_given_column(database: CasesDatabase, sort_by: s
 @pytest.mark.parametrize(
     ("query", "column"),
     [
-        (CaseQuery(DOCTOR, limit=5, status="rare"), "status"),
-        (CaseQuery(DOCTOR, limit=5, gender="rare"), "patient_gender"),
+        (CaseQuery(DOCTOR, limit=5, status=("rare",)), "status"),
+        (CaseQuery(DOCTOR, limit=5, gender=("rare",)), "patient_gender"),
+        (CaseQuery(DOCTOR, limit=5, status=("rare", "none")), "status"),
     ],
 )
 def test_an_index_serves_a_filter_by_text(database: CasesDatabase, query: CaseQuery, column: str) -> None:
@@ -459,6 +460,7 @@ def test_an_index_serves_a_filter_by_text(database: CasesDatabase, query: CaseQu
         )
         plan = Plan.of(database, query)
         assert "by_text" in str(plan)
+        assert ("ANY" in str(plan)) == (len(query.status or query.gender or ()) > 1)
         assert plan.rows_read < 100
     finally:
         execute(

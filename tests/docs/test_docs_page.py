@@ -92,10 +92,14 @@ def test_the_page_shows_endpoint_and_response(browser: Browser, published_cases:
         assert_shown(page, "200", *NAMES)
         assert visited.requests[-1].url == f"{address}/cases/all_cases?user_id={contract.USER_ID}"
 
-        page.get_by_placeholder("status", exact=True).fill("analyzing")
+        for value in ("analyzing", "none"):  # the page repeats the parameter
+            status = page.locator('tr[data-param-name="status"]')
+            status.get_by_role("button", name="Add string item").click()
+            status.get_by_role("textbox").last.fill(value)
         page.get_by_placeholder("limit").fill("1")
         execute(page)
         assert_shown(page, "x-total-count: 1", NAMES[1])
+        assert "&status=analyzing&status=none&" in visited.requests[-1].url
         expect(page.locator(".live-responses-table")).not_to_contain_text(NAMES[0])
         assert_same_origin(visited, address)
 

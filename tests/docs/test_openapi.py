@@ -94,6 +94,9 @@ def test_parameters_have_the_rules_of_their_fields() -> None:
     assert schemas["limit"] == {"type": "integer", "minimum": 1, "maximum": 1_000}
     assert schemas["sort_order"] == {"type": "string", "enum": ["asc", "desc"]}
     assert schemas["search"]["maxLength"] == 100
+    for name in ("status", "gender"):
+        assert (schemas[name]["type"], schemas[name]["maxItems"]) == ("array", 20)
+        assert schemas[name]["items"]["maxLength"] == 100
     assert re.search(schemas["user_id"]["pattern"], DOCTOR.upper())
     assert not re.search(schemas["user_id"]["pattern"], f"x{DOCTOR}")
 

@@ -136,7 +136,11 @@ def test_an_invalid_value_gets_a_400_with_the_sent_name_and_the_rule(
     assert error_detail(client_without_database, f"{USER_ID}&{name}={value}") == f"{name} {rule}"
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
+# The parameters that can be given several times.
+REPEATABLE = {"status", "gender"}
+
+
+@pytest.mark.parametrize("name", [name for name in SPELLINGS if name not in REPEATABLE])
 @pytest.mark.parametrize("second", ["", "%00", "the same"])
 def test_a_repeated_parameter_gets_a_400(
     client_without_database: FlaskClient, name: str, second: str
@@ -144,6 +148,32 @@ def test_a_repeated_parameter_gets_a_400(
     value = {**VALID, **{alias: VALID[known] for known, alias in ALIASES.items()}}[name]
     query = f"{USER_ID}&{name}={value}&{name}={value if second == 'the same' else second}"
     assert error_detail(client_without_database, query) == f"{name} must be given once, not 2 times"
+
+
+@pytest.mark.parametrize("name", REPEATABLE)
+def test_a_repeated_text_means_any_of_its_values(
+    client: FlaskClient, database: CasesDatabase, name: str
+) -> None:
+    column = {"status": "status", "gender": "patient_gender"}[name]
+    for value in ("a", "", "b,c", "c"):
+        database.add(case(patient_name=value, **{column: value}))
+    assert patient_names(client, f"{USER_ID}&{name}=c&{name}=a") == ["a", "c"]
+    assert patient_names(client, f"{name}=&{USER_ID}&{name}=b,c&{name}=other") == ["", "b,c"]
+    assert patient_names(client, f"{USER_ID}&" + "&".join([f"{name}=a"] * 20)) == ["a"]
+    response = get(client, f"{USER_ID}&{name}=&{name}=a&{name}=c&limit=1")
+    assert response.headers["X-Total-Count"] == "3"
+    assert links(response)["next"][name] == ["", "a", "c"]
+
+
+@pytest.mark.parametrize("name", REPEATABLE)
+def test_each_value_of_a_repeated_text_is_checked(client_without_database: FlaskClient, name: str) -> None:
+    valid = "&".join([f"{name}=x"] * 19)
+    for rule, values in INVALID_TEXTS.items():
+        for value in values:
+            detail = error_detail(client_without_database, f"{USER_ID}&{valid}&{name}={value}")
+            assert detail == f"{name} {rule}"
+    detail = error_detail(client_without_database, f"{USER_ID}&{valid}&{name}=x&{name}=x")
+    assert detail == f"{name} must be given at most 20 times"
 
 
 @pytest.mark.parametrize(("name", "alias"), ALIASES.items())

@@ -1,7 +1,8 @@
 """Parses the ``Link`` header of a page."""
 
 import re
-from urllib.parse import parse_qsl
+from typing import Any
+from urllib.parse import parse_qs
 
 from werkzeug.test import TestResponse
 
@@ -17,10 +18,13 @@ ALIASES = {
 }
 
 
-def links(response: TestResponse) -> dict[str, dict[str, str]]:
-    """Return the query parameters of each link's target, by the link's relation."""
+def links(response: TestResponse) -> dict[str, dict[str, Any]]:
+    """Return the query parameters of each link's target, by the link's relation. Repeated ones are a list."""
     header = response.headers["Link"]
     matches = [re.fullmatch(r'<\?([^<>" ]+)>; rel="(\w+)"', link) for link in header.split(", ")]
-    targets = {match[2]: dict(parse_qsl(match[1], True, True)) for match in matches if match}
+    targets = {match[2]: parse_qs(match[1], True, True) for match in matches if match}
     assert len(targets) == len(matches), header
-    return targets
+    return {
+        relation: {name: values if len(values) > 1 else values[0] for name, values in target.items()}
+        for relation, target in targets.items()
+    }
