@@ -12,7 +12,7 @@ from medmitra_cases.database import Database
 from medmitra_cases.errors import OtherDoctor, Overloaded
 from medmitra_cases.responses import LIMITS, NO_LIMITS, CasesRequest, respond
 from medmitra_cases.schemas import find_user_id, parse_query_string
-from medmitra_cases.web import RECEIVED_AT, audit
+from medmitra_cases.web import RECEIVED_AT, STRICT_APPLIED, audit, is_strict
 
 # Seconds that a request may have waited to run. Behind queries that hang many wait, and most of their
 # clients have left by then.
@@ -48,6 +48,9 @@ def create_blueprint(
         # Not request.args: it raises on bytes that are not UTF-8.
         sent = parse_query_string(request.query_string)
         entry.user_id = sent.user_id
+        strict = is_strict(request.environ)
+        if strict:
+            sent.check_names()
         query = sent.query
         subject = entry.subject or query.user_id
         if subject != query.user_id:
@@ -61,6 +64,10 @@ def create_blueprint(
         )
         tags = request.if_none_match if "HTTP_IF_NONE_MATCH" in request.environ else _NO_TAGS
         limits = request.environ.get(LIMITS, NO_LIMITS)
-        return respond(reader, CasesRequest(sent.parameters, tags, request.method == "HEAD", entry, limits))
+        head = request.method == "HEAD"
+        response = respond(reader, CasesRequest(sent.parameters, tags, head, entry, limits))
+        if strict:
+            response.headers.add(*STRICT_APPLIED)
+        return response
 
     return blueprint

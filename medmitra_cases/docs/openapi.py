@@ -22,8 +22,8 @@ _CASES = """
 A request with only `user_id` returns all cases of the doctor, in the order in which the database inserted
 them. All other parameters are optional and can be combined. `status` and `gender` can be given several
 times. Another parameter that is given twice, with either of its names, is a 400. Unknown parameters are
-ignored. An empty value (`limit=`) counts as absent, as forms send it; only `status=`, `gender=` and `search=`
-mean the empty text.
+ignored, except with `Prefer: handling=strict`. An empty value (`limit=`) counts as absent, as forms send it;
+only `status=`, `gender=` and `search=` mean the empty text.
 
 **Refresh:** send the `ETag` of a response as `If-None-Match`. The response is 304 without a body if nothing
 has changed. A browser's `fetch` does this automatically.
@@ -36,6 +36,14 @@ _IF_NONE_MATCH = {
     "in": "header",
     "name": "If-None-Match",
     "description": "The `ETag` of an earlier response, with its quotes. Several tags and `*` are allowed.",
+    "schema": {"type": "string"},
+}
+
+_PREFER = {
+    "in": "header",
+    "name": "Prefer",
+    "description": "`handling=strict` (RFC 7240): an unknown parameter is a 400 that names the most similar"
+    " one.",
     "schema": {"type": "string"},
 }
 
@@ -72,7 +80,7 @@ def openapi(*, needs_tokens: bool) -> dict[str, Any]:
                 "operationId": name,
                 "summary": summary,
                 "description": description.strip(),
-                "parameters": [{"in": "query", "schema": CASE_QUERY}, _IF_NONE_MATCH],
+                "parameters": [{"in": "query", "schema": CASE_QUERY}, _IF_NONE_MATCH, _PREFER],
                 "responses": responses(needs_tokens=needs_tokens, with_bodies=method == "get"),
                 "security": [{_BEARER: []}] if needs_tokens else [],
             }

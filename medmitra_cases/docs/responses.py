@@ -9,7 +9,7 @@ from medmitra_cases import contract
 from medmitra_cases.docs.fields import json_pattern
 from medmitra_cases.schemas import CaseListSchema, ErrorSchema
 from medmitra_cases.telemetry import VALID_ID
-from medmitra_cases.web import CACHE_HEADERS, SECURITY_HEADERS
+from medmitra_cases.web import CACHE_HEADERS, SECURITY_HEADERS, STRICT_APPLIED
 
 
 def _string_header(description: str, **schema: Any) -> dict[str, Any]:
@@ -32,6 +32,10 @@ _HEADERS: dict[str, dict[str, Any]] = {
         " URL of the request. Only with `limit` or `page`. Long filters leave out some.",
         "schema": {"type": "string", "examples": ['<?user_id=…&limit=10&page=2>; rel="last"']},
     },
+    STRICT_APPLIED[0]: {
+        "description": "Only with `Prefer: handling=strict`: all parameters of the request exist.",
+        "schema": {"type": "string", "const": STRICT_APPLIED[1]},
+    },
     _CACHE_CONTROL: _string_header(
         "Shared caches must not store the response. Every cache must revalidate it."
     ),
@@ -49,7 +53,14 @@ _HEADERS: dict[str, dict[str, Any]] = {
     },
 }
 _COMMON_HEADERS = ("X-Request-ID", *(name for name, _ in SECURITY_HEADERS))
-_CASES_HEADERS = ("ETag", "X-Total-Count", "Link", *(name for name, _ in CACHE_HEADERS), *_COMMON_HEADERS)
+_CASES_HEADERS = (
+    "ETag",
+    "X-Total-Count",
+    "Link",
+    STRICT_APPLIED[0],
+    *(name for name, _ in CACHE_HEADERS),
+    *_COMMON_HEADERS,
+)
 
 # The description of each error status, and an example of its detail.
 _ERRORS = {

@@ -6,6 +6,7 @@ from medmitra_cases.web.application import RECEIVED_AT, Application
 from medmitra_cases.web.audit import BROKEN_OFF
 from medmitra_cases.web.error_handlers import ERROR_KIND, broken_off, report_fault
 from medmitra_cases.web.headers import CACHE_HEADERS, SECURITY_HEADERS
+from medmitra_cases.web.preferences import STRICT_APPLIED, is_strict
 
 __all__ = [
     "BROKEN_OFF",
@@ -13,6 +14,7 @@ __all__ = [
     "ERROR_KIND",
     "RECEIVED_AT",
     "SECURITY_HEADERS",
+    "STRICT_APPLIED",
     "Application",
     "audit",
     "broken_off",
@@ -20,5 +22,6 @@ __all__ = [
     "cors",
     "error_handlers",
     "headers",
+    "is_strict",
     "report_fault",
 ]

@@ -12,10 +12,10 @@ from medmitra_cases.web.application import Application
 from medmitra_cases.web.headers import ignore_if_long
 
 # The response header fields that a page may read.
-EXPOSED_HEADERS = ("ETag", "Link", "X-Request-ID", "X-Total-Count")
+EXPOSED_HEADERS = ("ETag", "Link", "Preference-Applied", "X-Request-ID", "X-Total-Count")
 
 # The request header fields that a page may always send, and how long a browser may cache that answer.
-ALLOWED_HEADERS = ("Authorization", "Content-Type", "If-None-Match")
+ALLOWED_HEADERS = ("Authorization", "Content-Type", "If-None-Match", "Prefer")
 MAX_AGE_SECONDS = 3_600
 
 # The refused origins that the log names: not each one that a client can invent, and so many characters of it.

@@ -77,7 +77,10 @@ def test_the_document_has_every_parameter_and_alias(operation: dict[str, Any]) -
     assert sorted(names) == sorted(PARAMETERS)
     assert all(f"`{each['x-alias']}`" in each["description"] for each in parameters if "x-alias" in each)
     assert [each["name"] for each in operation["parameters"] if each.get("required")] == ["user_id"]
-    assert {each["name"] for each in operation["parameters"] if each["in"] == "header"} == {"If-None-Match"}
+    assert {each["name"] for each in operation["parameters"] if each["in"] == "header"} == {
+        "If-None-Match",
+        "Prefer",
+    }
 
 
 def test_only_user_id_has_an_example() -> None:
@@ -103,7 +106,7 @@ def test_parameters_have_the_rules_of_their_fields() -> None:
 
 def test_the_document_allows_the_empty_values_that_count_as_absent() -> None:
     names = {each["name"] for each in GET["parameters"] if not each.get("allowEmptyValue")}
-    assert names == {"user_id", "status", "gender", "search", "If-None-Match"}
+    assert names == {"user_id", "status", "gender", "search", "If-None-Match", "Prefer"}
 
 
 def test_a_case_has_the_nine_keys_in_order() -> None:
@@ -196,6 +199,7 @@ REQUESTS: dict[str, tuple[str, dict[str, str], int]] = {
     "cases": (TARGET, OWN_TOKEN, 200),
     "a page": (f"{TARGET}&limit=2", OWN_TOKEN, 200),
     "not modified": (f"{TARGET}&limit=2", {**OWN_TOKEN, "If-None-Match": "*"}, 304),
+    "strict": (TARGET, {**OWN_TOKEN, "Prefer": "handling=strict"}, 200),
     "no user_id": (URL, OWN_TOKEN, 400),
     "no token": (TARGET, {}, 401),
     "an expired token": (TARGET, bearer(issued(exp=1)), 401),

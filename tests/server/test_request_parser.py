@@ -48,7 +48,10 @@ def test_pages_can_read_why_the_server_refused_their_request(
         assert response.startswith((f"HTTP/1.1 {status} ", f"HTTP/1.0 {status} "))
         assert "\r\nVary: Origin\r\n" in response
     assert f"\r\nAccess-Control-Allow-Origin: {ORIGIN}\r\n" in responses[0]
-    assert "\r\nAccess-Control-Expose-Headers: ETag, Link, X-Request-ID, X-Total-Count\r\n" in responses[0]
+    assert (
+        "\r\nAccess-Control-Expose-Headers: ETag, Link, Preference-Applied, X-Request-ID, X-Total-Count\r\n"
+        in responses[0]
+    )
     assert "Access-Control" not in responses[1]
 
 

@@ -134,7 +134,7 @@ def test_an_allowed_origin_may_read_a_response(cors_client: FlaskClient, databas
     response = cors_client.get(CASES_URL, headers={"Origin": ORIGINS[0], "Content-Type": "application/json"})
     assert response.headers[ALLOW_ORIGIN] == ORIGINS[0]
     exposed = response.headers["Access-Control-Expose-Headers"].split(", ")
-    assert exposed == ["ETag", "Link", "X-Request-ID", "X-Total-Count"]
+    assert exposed == ["ETag", "Link", "Preference-Applied", "X-Request-ID", "X-Total-Count"]
     assert response.headers["X-Request-ID"]
 
 
