@@ -1,7 +1,8 @@
 -- name: matching_cases
 -- The first part of select_matching_cases and select_matching_version: one doctor's matching cases (user_id: a UUID).
 -- A NULL parameter is a filter that was not requested. psycopg2 writes the values into the statement, so the planner
--- removes such a filter. status, gender: a list of texts, (NULL) if not requested. IN with one text is the same as =.
+-- removes such a filter. status, gender: a list of texts, (NULL) if not requested, so coalesce is the first text or NULL.
+-- IN with one text is the same as =.
 WITH cursor_case AS (
     -- The case after which the list continues (after: a case_id). A case of another doctor is not found.
     SELECT id

@@ -294,7 +294,7 @@ def test_cases_of_interleaved_doctors_use_index_scans(database: CasesDatabase, s
         CaseQuery(DOCTOR, limit=5, sort_by="patient_name", sort_order="desc"),
         CaseQuery(DOCTOR, search="words"),
         CaseQuery(DOCTOR, limit=5, after=DOCTOR),
-        CaseQuery(DOCTOR, limit=5, after=DOCTOR, sort_order="desc", status="pending"),
+        CaseQuery(DOCTOR, limit=5, after=DOCTOR, sort_order="desc", status=("pending",)),
     ],
     ids=["list", "page", "sort", "search", "after", "after, backwards"],
 )

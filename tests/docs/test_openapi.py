@@ -151,7 +151,8 @@ def test_the_document_has_the_statuses_of_the_api_page() -> None:
 
 def test_the_document_has_the_errors_that_nginx_adds() -> None:
     configuration = (ROOT / "deploy" / "nginx.conf").read_text()
-    of_nginx = dict(re.findall(r'^    (\d{3}|default) "(.*)";$', configuration, re.MULTILINE))
+    (details,) = re.findall(r"^map \$status \$medmitra_cases_detail {\n(.*?)^}", configuration, re.M | re.S)
+    of_nginx = dict(re.findall(r'(\d{3}|default) "(.*)";', details))
     for status in PROXY_STATUSES:
         response = GET["responses"][status]
         assert response["headers"] == {}  # another proxy sends others
