@@ -20,6 +20,7 @@ from medmitra_cases.server import serve
 from medmitra_cases.settings import Settings, unknown_variables
 from medmitra_cases.telemetry import exit_on_signals
 from medmitra_cases.testing.case_editor import CaseEditor, CommandRefused
+from medmitra_cases.testing.failures import DatabaseSwitch, SlowResponses
 from medmitra_cases.testing.json_lines import run_commands, write_json_line
 from medmitra_cases.testing.postgres import as_uri, make_roles, new_database, postgres_server
 
@@ -41,6 +42,8 @@ DEFAULTS = {
     {"add_cases": {"count": 10000, "user_id": "b8acad4b-..."}}
     {"update_case": {"case_id": "0ab51d7c-...", "status": "completed"}}
     {"clear": {}}
+    {"database_down": {}}             # until {"database_up": {}}
+    {"slow": {"seconds": 2}}          # until {"slow": {"seconds": 0}}
     {"token": {"user_id": "..."}}     # needs MEDMITRA_JWT_SECRET
     {"flush_log": {}}                 # writes the log so far to stderr
     """,
@@ -84,25 +87,32 @@ def harness(listen: str) -> None:
     # Report wrong settings before Postgres starts.
     Settings.from_environ(os.environ, {**overrides, "DATABASE_URL": "dbname=postgres"})
     exit_on_signals()
-    with _empty_database() as (owner_dsn, owner_uri, service_dsn):
+    slow_responses = SlowResponses()
+    with _empty_database() as (switch, owner_dsn, owner_uri, service_dsn):
         settings = Settings.from_environ(os.environ, {**overrides, "DATABASE_URL": service_dsn})
         with (
             closing(CaseEditor(partial(_connect_owner, owner_dsn))) as editor,
             suppress(SystemExit),  # status 1 reports requests that were cut off; the tests are over
         ):
-            serve(settings, partial(_start_commands, owner_uri, _commands(editor, settings)))
+            commands = {
+                **_commands(editor, settings),
+                "database_down": switch.down,
+                "database_up": switch.up,
+                "slow": slow_responses.slow,
+            }
+            serve(settings, partial(_start_commands, owner_uri, commands), slow_responses.wrap)
 
 
 @contextmanager
-def _empty_database() -> Iterator[tuple[str, str, str]]:
-    """Create one. Yield the owner's connection string, the same as a URI, and the service's string."""
+def _empty_database() -> Iterator[tuple[DatabaseSwitch, str, str, str]]:
+    """Create one. Yield its switch, the owner's connection string, that as a URI, the service's string."""
     with postgres_server() as server_dsn, new_database(server_dsn) as owner_dsn:
         with closing(connect(owner_dsn)) as owner:
             execute_file(owner, "schema")
             service_dsn = make_roles(server_dsn, owner, owner_dsn)
             owner_uri = as_uri(owner)
         connect(service_dsn).close()  # fails here, not in the first test
-        yield owner_dsn, owner_uri, service_dsn
+        yield DatabaseSwitch(server_dsn, owner_dsn), owner_dsn, owner_uri, service_dsn
 
 
 def _connect_owner(owner_dsn: str) -> Connection:

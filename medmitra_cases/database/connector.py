@@ -23,8 +23,8 @@ MIN_AGE_RATIO = 0.8
 
 # In a message of libpq, the severity and the text of a server, such as "FATAL:  too many connections"; the
 # severity can be in another language. psycopg2 has no SQLSTATE for a failed attempt to connect. A server that
-# starts or stops will soon accept connections.
-_REFUSAL = re.compile(r": [^\s:]+:  (?!the database system is )")
+# starts or stops will soon accept connections, and so will a closed database (ALLOW_CONNECTIONS false).
+_REFUSAL = re.compile(r": [^\s:]+:  (?!the database system is |database .+ is not currently accepting )")
 
 
 class Connector:

@@ -11,6 +11,7 @@ from medmitra_cases.admin import Readiness, create_admin_app
 from medmitra_cases.app import create_app, create_database
 from medmitra_cases.contract import PATH
 from medmitra_cases.errors import ListenError
+from medmitra_cases.server.listeners import WsgiApp
 from medmitra_cases.server.server import Server
 from medmitra_cases.server.sockets import bound_sockets, inherited_sockets, only_local
 from medmitra_cases.settings import Settings, unknown_variables
@@ -28,12 +29,17 @@ OTHER_ADMIN_ADDRESS = "MEDMITRA_ADMIN_LISTEN: each process needs its own, or off
 _log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, announce: Callable[[Sequence[str]], None]) -> None:
+def serve(
+    settings: Settings,
+    announce: Callable[[Sequence[str]], None],
+    wrap: Callable[[WsgiApp], WsgiApp] = lambda app: app,
+) -> None:
     """Serve until a signal ends it, then close the database connections.
 
     Args:
         settings: The settings.
         announce: Called once clients can connect, with the addresses: ``http://127.0.0.1:8000``.
+        wrap: A function that returns the application to serve in place of the service's own, for tests.
 
     Raises:
         ListenError: No address can be listened on, or other machines could read without a token.
@@ -54,7 +60,7 @@ def serve(settings: Settings, announce: Callable[[Sequence[str]], None]) -> None
     admin_sockets = _sockets(admin_listen, OTHER_ADMIN_ADDRESS, reuse_port=False) if admin_listen else []
     with closing(create_database(settings)) as database:
         app = create_app(settings, database=database)
-        server = Server(app, settings, sockets, shared=bool(inherited), route_of=_route_of)
+        server = Server(wrap(app), settings, sockets, shared=bool(inherited), route_of=_route_of)
         metrics.REQUESTS_IN_FLIGHT.set_function(lambda: server.in_flight)
         if admin_sockets:
             readiness = Readiness(database, row_versions=settings.row_versions)

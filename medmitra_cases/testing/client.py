@@ -3,6 +3,7 @@
 import itertools
 import operator
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date
 from threading import RLock
@@ -12,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from medmitra_cases.testing.errors import HarnessError
+from medmitra_cases.testing.errors import HarnessError, context_manager
 
 
 class Harness:
@@ -114,6 +115,45 @@ class Harness:
         """Delete all cases."""
         __tracebackhide__ = True
         self._execute("clear")
+
+    @context_manager
+    def database_down(self) -> Iterator[None]:
+        """Take the database down during the block.
+
+        Requests for cases get a 500 and ``/readyz`` a 503, until the block ends. ``add_case`` and the other
+        methods still work. Other harnesses on the same server are not affected.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            HarnessError: The harness has ended.
+        """
+        self._execute("database_down")
+        try:
+            yield
+        finally:
+            self._execute("database_up")
+
+    @context_manager
+    def slow(self, seconds: float) -> Iterator[None]:
+        """Make the responses to requests for cases slow during the block.
+
+        Args:
+            seconds: The time, 0 to 30 s, for which each response is kept back. At the end of the block the
+                responses that wait are sent.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            HarnessError: The time is invalid, or the harness has ended.
+        """
+        self._execute("slow", seconds=seconds)
+        try:
+            yield
+        finally:
+            self._execute("slow", seconds=0)
 
     def token(self, user_id: object, *, minutes: int = 60) -> str:
         """Issue a token. The settings of the service must contain ``MEDMITRA_JWT_SECRET``.

@@ -27,7 +27,7 @@ FLASK_MODULES = {
     *("web.application", "web.audit", "web.cors", "web.error_handlers", "web.headers"),
 }
 # pytest imports testing/__init__.py in every run, as a plugin. Only the command harness needs these modules.
-IMPORTED_DIRECTLY = {"testing.case_editor", "testing.json_lines", "testing.postgres"}
+IMPORTED_DIRECTLY = {"testing.case_editor", "testing.failures", "testing.json_lines", "testing.postgres"}
 MAX_MODULES = 10
 
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
