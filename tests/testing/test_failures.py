@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import requests
 from medmitra_cases.testing import Harness, HarnessError, harness
 from medmitra_cases.testing.start import TEST_DATABASE_URL
 from tests.support.factories import DOCTOR, execute
-from tests.support.processes import TIMEOUT_SECONDS, wait_until
+from tests.support.processes import COMMAND, TIMEOUT_SECONDS, environment, wait_until
 from tests.support.programs import free_port
 
 UNAVAILABLE = {"detail": "Internal server error: database unavailable"}
@@ -166,3 +167,31 @@ class TestSlow:
             medmitra._execute("slow", seconds=30)
             with pytest.raises(requests.Timeout):
                 get(medmitra, timeout=0.1)
+
+
+class TestTheCommand:
+    def test_its_lines_begin_and_end_the_failures(self, server_dsn: str) -> None:
+        variables = environment(**{TEST_DATABASE_URL: server_dsn, "MEDMITRA_DATABASE_WAIT_SECONDS": "0.2"})
+        with subprocess.Popen(
+            [COMMAND, "harness"], env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            url = f"{json.loads(process.stdout.readline())['url']}/cases/all_cases?user_id={DOCTOR}"
+
+            def status() -> int:
+                return requests.get(url, timeout=TIMEOUT_SECONDS).status_code
+
+            statuses = []
+            for line in ('{"database_down": {}}', '{"database_up": {}}', '{"slow": {"seconds": 0.3}}'):
+                process.stdin.write(f"{line}\n")
+                process.stdin.flush()
+                assert json.loads(process.stdout.readline()) == {"result": None}
+                if "up" in line:
+                    wait_until(lambda: status() == 200)
+                statuses.append(status())
+            assert statuses == [500, 200, 200]
+            with pytest.raises(requests.Timeout):
+                requests.get(url, timeout=0.1)
+            process.stdin.close()
+            assert process.wait(TIMEOUT_SECONDS) == 0
