@@ -392,6 +392,26 @@ def test_a_read_whose_time_is_over_makes_one_attempt_to_connect() -> None:
     assert server.logins >= 1
 
 
+@pytest.mark.parametrize(
+    ("message", "is_refused"),
+    [
+        (b'SFATAL\0C55000\0Mdatabase "x" is not currently accepting connections\0\0', False),
+        (b'SFATAL\0C55000\0Mdatabase "a" "b" is not currently accepting connections\0\0', False),
+        (b"SFATAL\0C57P03\0Mthe database system is in recovery mode\0\0", False),
+        (b'SFATAL\0C3D000\0Mdatabase "x" does not exist\0\0', True),
+    ],
+)
+def test_a_database_that_will_soon_accept_connections_has_not_refused_the_login(
+    message: bytes, is_refused: bool
+) -> None:
+    """After a refused login the pauses grow to 5 s, and otherwise to 0.4 s."""
+    with closing(RefusingServer(message)) as server:
+        reader = Database(server.dsn, wait_seconds=0.1)
+        with pytest.raises(DatabaseUnavailable):
+            reader.read(time.monotonic(), backend_pid)
+        assert reader._pool._connector.is_refused is is_refused
+
+
 def test_a_connection_that_opens_after_the_close_is_closed(database: CasesDatabase) -> None:
     with closing(Proxy(database.service_dsn)) as proxy:
         proxy.forwards.clear()
