@@ -61,22 +61,23 @@ class SlowResponses:
 
     def __init__(self) -> None:
         """Keep none back."""
-        self._seconds, self._is_over = 0.0, Event()
+        self._delay = (0.0, Event())  # in seconds; the event ends it early
 
     def slow(self, /, seconds: Any) -> None:
         """Set the time, 0 to 30 s, and send the responses that wait; CommandRefused if it is another."""
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not is_number or not 0 <= seconds <= MAX_SLOW_SECONDS:
             raise CommandRefused(f"seconds must be a number from 0 to {MAX_SLOW_SECONDS}")
-        self._is_over.set()
-        self._seconds, self._is_over = seconds, Event()
+        _, is_over = self._delay
+        is_over.set()
+        self._delay = (seconds, Event())
 
     def wrap(self, app: WsgiApp) -> WsgiApp:
         """Return the application with slow responses, except to preflights and for other paths."""
 
         def respond(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
             response = app(environ, start_response)
-            seconds, is_over = self._seconds, self._is_over
+            seconds, is_over = self._delay
             if seconds and environ["PATH_INFO"] == PATH and environ["REQUEST_METHOD"] != "OPTIONS":
                 call_blocking(is_over.wait, seconds)
             return response

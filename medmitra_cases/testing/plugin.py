@@ -42,9 +42,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and isinstance(medmitra, Harness):
         try:
             log = medmitra.log()
-        except (
-            Exception
-        ) as error:  # another plugin may have replaced os.pread(); pytest would end the session
+        except Exception as error:
+            # Another plugin may have replaced os.pread(). pytest would end the session.
             log = f"cannot be read: {error}"
         report.sections.append(("medmitra-cases log", log))
     return report
