@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from psycopg2.extensions import parse_dsn
+from requests.adapters import HTTPAdapter
 
-from medmitra_cases.testing import Harness
+from medmitra_cases.testing import Harness, harness
 from tests.support.factories import DOCTOR, without_table
 from tests.support.processes import environment, processes_below, wait_until
 from tests.support.programs import tool
 from tests.support.snippets import PATH, SERVICE, write_files
+from tests.support.tokens import SECRET
 
 
 @pytest.fixture
@@ -66,6 +69,43 @@ def test_the_python_client_retries_after_a_429(cases_client: Any) -> None:
             proxy.shutdown()
             thread.join()
     assert _TooManyRequests.count == 2
+
+
+class WithoutTags(HTTPAdapter):
+    """A proxy that removes the tag of each response."""
+
+    def send(self, *args: Any, **options: Any) -> requests.Response:
+        """Send a request."""
+        response = super().send(*args, **options)
+        response.headers.pop("ETag")
+        return response
+
+
+def test_the_python_client_takes_each_list_without_a_tag_for_changed(
+    medmitra: Harness, cases_client: Any
+) -> None:
+    medmitra.add_case(user_id=DOCTOR, patient_name="Ada")
+    cases = cases_client.Cases(medmitra.base_url, DOCTOR)
+    cases._session.mount(medmitra.base_url, WithoutTags())
+    assert (cases.refresh(), len(cases.latest)) == (True, 1)
+    medmitra.add_case(user_id=DOCTOR, patient_name="Zoë")
+    assert (cases.refresh(), len(cases.latest)) == (True, 2)
+
+
+def test_the_python_client_keeps_its_token_if_netrc_names_the_host(
+    server_dsn: str, cases_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with harness({"MEDMITRA_TEST_DATABASE_URL": server_dsn, "MEDMITRA_JWT_SECRET": SECRET}) as service:
+        service.add_case(user_id=DOCTOR)
+        cases = cases_client.Cases(service.base_url, DOCTOR, service.token(DOCTOR))
+        assert (cases.refresh(), cases.count(), len(next(cases.pages()))) == (True, 1, 1)
+        cases.token = None
+        with pytest.raises(cases_client.CasesError, match=r"^401: a token is needed"):
+            cases.refresh()
+        with pytest.raises(cases_client.CasesError, match=r"^401: UNAUTHORIZED$"):
+            cases.count()
 
 
 def test_the_harness_ends_after_its_node_process_was_killed(

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from medmitra_cases.testing import Harness, harness
 from tests.support.chromium import Visit, visit
@@ -274,6 +274,82 @@ def test_a_page_that_watches_recovers_from_a_failure(tab: Visit, service: Harnes
     end_pause(page)
     expect(page.get_by_role("status")).to_have_text("stopped")
     assert {complaint.partition(":")[0] for complaint in tab.complaints} == {"Failed to load resource"}
+
+
+def drop_etag(route: Route) -> None:
+    """Respond as a proxy does that removes the tag, such as one that rewrites bodies."""
+    response = route.fetch()
+    headers = {name: value for name, value in response.headers.items() if name != "etag"}
+    route.fulfill(response=response, headers=headers)
+
+
+def test_a_page_that_watches_shows_changes_if_a_proxy_drops_the_tag(
+    tab: Visit, service: Harness, page_url: PageUrl
+) -> None:
+    page, items = tab.page, tab.page.get_by_role("listitem")
+    page.add_init_script(FAKE_TIMERS)
+    page.route(f"{service.base_url}/**", drop_etag)
+    ada = service.add_case(user_id=DOCTOR, patient_name="Ada")
+    page.goto(page_url(user=DOCTOR, token=service.token(DOCTOR)))
+    page.get_by_role("button", name="Watch").click()
+    expect(items).to_have_text(["Ada: pending"])
+    service.update_case(ada["case_id"], status="completed")
+    end_pause(page)
+    expect(items).to_have_text(["Ada: completed"])
+    assert tab.complaints == []
+
+
+# Headless browsers hide no tab.
+SET_HIDDEN = """
+(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}
+"""
+
+
+def test_a_hidden_tab_sends_no_request_until_it_is_visible(
+    tab: Visit, service: Harness, page_url: PageUrl
+) -> None:
+    page, items = tab.page, tab.page.get_by_role("listitem")
+    page.add_init_script(FAKE_TIMERS)
+    ada = service.add_case(user_id=DOCTOR, patient_name="Ada")
+    page.goto(page_url(user=DOCTOR, token=service.token(DOCTOR)))
+    page.get_by_role("button", name="Watch").click()
+    expect(items).to_have_text(["Ada: pending"])
+    page.evaluate(SET_HIDDEN, arg=True)
+    end_pause(page)
+    service.update_case(ada["case_id"], status="completed")
+    sent = len(tab.requests)
+    page.evaluate(SET_HIDDEN, arg=True)  # an event that changes nothing
+    assert (len(tab.requests), page.evaluate("pauses.length")) == (sent, 0)
+    page.evaluate(SET_HIDDEN, arg=False)
+    expect(items).to_have_text(["Ada: completed"])
+
+    page.evaluate(SET_HIDDEN, arg=True)
+    end_pause(page)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("status")).to_have_text("stopped")
+
+
+def test_a_page_counts_cases_without_fetching_them(tab: Visit, service: Harness, page_url: PageUrl) -> None:
+    page, token = tab.page, service.token(DOCTOR)
+    for status in ("pending", "analyzing", "completed"):
+        service.add_case(user_id=DOCTOR, status=status)
+    page.goto(page_url())
+    count = """
+        async ([user, token, query]) => {
+          const { countCases } = await import("./cases.js");
+          return countCases(user, token, { query }).catch((error) => `${error.status}: ${error.message}`);
+        }
+    """
+    repeated = [["status", "pending"], ["status", "analyzing"]]
+    for query, counted in ((None, 3), (repeated, 2), ({"status": "completed", "limit": "5"}, 1)):
+        values = [DOCTOR, token, query] if query is not None else [DOCTOR, token]
+        assert page.evaluate(count, values) == counted
+    assert page.evaluate(count, [DOCTOR, "made up"]) == "401: HTTP 401"
+    methods = {request.method for request in tab.requests if request.url.startswith(service.base_url)}
+    assert methods == {"HEAD"}
 
 
 def test_a_page_that_watches_stops_after_a_403(tab: Visit, service: Harness, page_url: PageUrl) -> None:
