@@ -26,11 +26,11 @@ SUITE = -m pytest $(if $(MEDMITRA_TEST_DATABASE_URL),,-n 3 --dist loadfile --no-
 test coverage: $(VENV)/dev.installed $(TYPESCRIPT)/.package-lock.json
 
 test: ## run all tests on a real Postgres
-	$(call debian,chromium:chromium curl:curl)
+	$(call debian,chromium:chromium firefox-esr:firefox-esr curl:curl)
 	$(BIN)/python $(SUITE)
 
 coverage: ## run all tests, more slowly, and list the lines and branches that they do not reach
-	$(call debian,chromium:chromium curl:curl)
+	$(call debian,chromium:chromium firefox-esr:firefox-esr curl:curl)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run $(SUITE)
 	$(BIN)/coverage combine --quiet
