@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
-TYPESCRIPT = tests/support/typescript/node_modules
+NODE_MODULES = tests/support/typescript/node_modules tests/support/openapi_client/node_modules
 LOCK = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	--custom-compile-command "make lock" setup.cfg
 
@@ -23,7 +23,7 @@ run: $(VENV)/demo.installed ## run the service on an embedded Postgres, with the
 # Three test files run in parallel, because they wait half of their time, each on its own embedded Postgres. A server of
 # MEDMITRA_TEST_DATABASE_URL has only one role medmitra_cases, so there the files run one by one.
 SUITE = -m pytest $(if $(MEDMITRA_TEST_DATABASE_URL),,-n 3 --dist loadfile --no-loadscope-reorder)
-test coverage: $(VENV)/dev.installed $(TYPESCRIPT)/.package-lock.json
+test coverage: $(VENV)/dev.installed $(NODE_MODULES:%=%/.package-lock.json)
 
 test: ## run all tests on a real Postgres
 	$(call debian,chromium:chromium firefox-esr:firefox-esr curl:curl)
@@ -85,7 +85,7 @@ bench: ## compare the service with others, in benchmarks/results.md; 15 minutes,
 
 clean: ## remove the files that the other targets created
 	rm -rf .venv* build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache \
-		benchmarks/peers/fastify/node_modules $(TYPESCRIPT)
+		benchmarks/peers/fastify/node_modules $(NODE_MODULES)
 
 # An environment without pip is incomplete: its creation was interrupted, or Debian's package python3-venv is missing.
 # pip installs only packages whose hash is in requirements/.
@@ -100,7 +100,8 @@ $(VENV)/%.installed: requirements/%.txt setup.cfg pyproject.toml
 	$(PIP) check
 	touch $@
 
-# The TypeScript compiler for the code in docs/clients.md. Without npm, the tests that need it are skipped.
-$(TYPESCRIPT)/.package-lock.json: tests/support/typescript/package-lock.json
+# The TypeScript compiler for the code in docs/clients.md, and a generator of clients, which needs an older compiler.
+# Without npm, the tests that need them are skipped.
+$(NODE_MODULES:%=%/.package-lock.json): %/node_modules/.package-lock.json: %/package-lock.json
 	$(call debian,node:nodejs npm:npm)
-	if command -v npm >/dev/null; then npm ci --loglevel=error --prefix tests/support/typescript && touch $@; fi
+	if command -v npm >/dev/null; then npm ci --loglevel=error --prefix $* && touch $@; fi

@@ -10,3 +10,4 @@ SUPPORT = Path(__file__).parent
 # A copy of the contract's example, as it was published.
 PUBLISHED = SUPPORT / "published" / "example-response.json"
 TYPESCRIPT = SUPPORT / "typescript"
+OPENAPI_CLIENT = SUPPORT / "openapi_client"
