@@ -100,8 +100,8 @@ $(VENV)/%.installed: requirements/%.txt setup.cfg pyproject.toml
 	$(PIP) check
 	touch $@
 
-# The TypeScript compiler for the code in docs/clients.md, and a generator of clients, which needs an older compiler.
-# Without npm, the tests that need them are skipped.
+# The TypeScript compiler for the code in docs/clients.md and axe-core for the page /docs; a generator of clients, which
+# needs an older compiler. Without npm, the tests that need them are skipped.
 $(NODE_MODULES:%=%/.package-lock.json): %/node_modules/.package-lock.json: %/package-lock.json
 	$(call debian,node:nodejs npm:npm)
 	if command -v npm >/dev/null; then npm ci --loglevel=error --prefix $* && touch $@; fi

@@ -24,6 +24,7 @@ _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 
 # Every file below /docs: its folder and media type. Only the files of Swagger UI that the page needs.
 _ASSETS = {
+    "accessibility.js": (_PAGE_FOLDER, "text/javascript"),
     "docs.css": (_PAGE_FOLDER, "text/css"),
     "docs.js": (_PAGE_FOLDER, "text/javascript"),
     "favicon-32x32.png": (_SWAGGER_UI, "image/png"),

@@ -10,7 +10,14 @@ from medmitra_cases import __version__, create_app
 from tests.support import factories
 from tests.support.tokens import SECRET, detail
 
-ASSETS = ["docs.css", "docs.js", "favicon-32x32.png", "swagger-ui.css", "swagger-ui-bundle.js"]
+ASSETS = [
+    "accessibility.js",
+    "docs.css",
+    "docs.js",
+    "favicon-32x32.png",
+    "swagger-ui.css",
+    "swagger-ui-bundle.js",
+]
 PATHS = ["/", "/openapi.json", "/docs", *(f"/docs/{name}" for name in ASSETS)]
 BROWSER_ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 

@@ -11,3 +11,5 @@ SUPPORT = Path(__file__).parent
 PUBLISHED = SUPPORT / "published" / "example-response.json"
 TYPESCRIPT = SUPPORT / "typescript"
 OPENAPI_CLIENT = SUPPORT / "openapi_client"
+# Absent without npm.
+AXE = TYPESCRIPT / "node_modules" / "axe-core" / "axe.min.js"
