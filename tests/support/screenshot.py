@@ -14,7 +14,7 @@ def take_screenshot() -> None:
         for case in contract.EXAMPLE["cases"]:
             medmitra.add_case(**case)
         # High enough for all parameters.
-        with visit(browser, viewport={"width": 1280, "height": 2020}, color_scheme="light") as visited:
+        with visit(browser, viewport={"width": 1280, "height": 2080}, color_scheme="light") as visited:
             visited.page.goto(medmitra.url("/docs"))
             visited.page.get_by_role("button", name="Execute").click()
             visited.page.get_by_text("Response headers").wait_for()
