@@ -8,17 +8,21 @@ const Accessibility = ({ React }) => {
     const box = useRef();
     const id = useId();
     useEffect(() => {
-      const field = box.current.querySelector("input, select");
       const description = box.current.closest("tr").querySelector(".renderedMarkdown");
       description.id = id;
-      field.ariaLabel = props.description; // the name of the parameter
-      field.ariaRequired = props.required;
-      field.ariaInvalid = props.errors?.size > 0;
-      // The title has the mistake. Screen readers read it only if there is no other description.
-      if (field.title) field.removeAttribute("aria-describedby");
-      else field.setAttribute("aria-describedby", id);
+      // A parameter that can be repeated has none, or a field for each value.
+      for (const field of box.current.querySelectorAll("input, select")) {
+        field.ariaLabel = props.description; // the name of the parameter
+        field.ariaRequired = props.required;
+        field.ariaInvalid = props.errors?.size > 0;
+        // The title has the mistake. Screen readers read it only if there is no other description.
+        if (field.title) field.removeAttribute("aria-describedby");
+        else field.setAttribute("aria-describedby", id);
+      }
     });
-    return createElement("div", { ref: box }, createElement(Field, props));
+    // The name of the group tells the buttons of one such parameter from those of another.
+    const group = props.schema.get("type") === "array" && { role: "group", "aria-label": props.description };
+    return createElement("div", { ref: box, ...group }, createElement(Field, props));
   };
 
   // These labels differ from the visible text: a user who says "Authorize" would press nothing.
