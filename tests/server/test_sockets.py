@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ from medmitra_cases.errors import ListenError
 from medmitra_cases.server.sockets import bound_sockets, inherited_sockets
 from medmitra_cases.settings.rules import is_loopback
 from tests.support.factories import DOCTOR, CasesDatabase
+from tests.support.paths import ROOT
 from tests.support.processes import COMMAND, run, run_program, running, running_on
 
 # These tests do not depend on the table layout.
@@ -39,6 +41,20 @@ def test_processes_share_an_inherited_socket_that_outlives_them(
             assert second.end(signal.SIGTERM) == 0
         with running_on(listening, *SERVE, **settings) as third:
             assert b" 200 OK" in third.send(REQUEST)
+
+
+def test_the_service_in_a_container_takes_its_unix_socket_again_after_a_crash(
+    database: CasesDatabase, tmp_path: Path
+) -> None:
+    command = (sys.executable, ROOT / "deploy" / "compose" / "listen.py", tmp_path / "http.sock")
+    settings = {"DATABASE_URL": database.service_dsn, "PATH": str(COMMAND.parent)}
+    with running(*command, **settings) as crashed:
+        assert b" 200 OK" in crashed.send(REQUEST)
+        crashed.end(signal.SIGKILL)
+    with running(*command, **settings) as restarted:
+        assert (tmp_path / "http.sock").stat().st_mode & 0o777 == 0o666  # for nginx, which is another user
+        assert b" 200 OK" in restarted.send(REQUEST)
+        assert restarted.end(signal.SIGTERM) == 0
 
 
 def test_a_process_does_not_block_on_a_socket_that_another_made_blocking(
