@@ -87,10 +87,12 @@ class Definition(NamedTuple):
     Attributes:
         hash: A hash of what decides the content of a response, apart from the rows.
         without_row_versions: Why a row may change without its version; None if that cannot happen.
+        is_distributed: Whether Citus reads the rows from other servers.
     """
 
     hash: str
     without_row_versions: str | None
+    is_distributed: bool
 
 
 class Version(NamedTuple):

@@ -2,6 +2,8 @@
 -- The definition of medmitra.cases and of all relations that it reads: through views, and the partitions of tables.
 -- definition: a hash of what decides the content of a response, apart from the rows.
 -- without_row_versions: why a row may change without its xmin; NULL if that cannot happen.
+-- is_distributed: whether Citus reads the rows from other servers. Citus adds a trigger to each table that it distributes.
+-- Its own catalogue is not read, because Postgres refuses a query that names a table that does not exist.
 -- With many partitions the planner expects much work, and compiling (jit) would take 3 s instead of 0.1 s.
 SET LOCAL jit = off;
 WITH RECURSIVE source (oid) AS (
@@ -125,4 +127,10 @@ obstacle (reason) AS (
 )
 SELECT
     (SELECT md5(string_agg(part, '; ' ORDER BY part)) FROM definition) AS definition,
-    (SELECT string_agg(reason, '; ') FROM obstacle) AS without_row_versions
+    (SELECT string_agg(reason, '; ') FROM obstacle) AS without_row_versions,
+    EXISTS (
+        SELECT
+        FROM source_relation AS relation
+        JOIN pg_trigger AS trigger ON trigger.tgrelid = relation.oid
+        JOIN pg_proc AS called ON called.oid = trigger.tgfoid AND called.proname = 'citus_truncate_trigger'
+    ) AS is_distributed

@@ -38,6 +38,7 @@ class Session(NamedTuple):
     statement_seconds: float | None
     random_page_cost: float
     folds_unicode: bool
+    sets_reach_shards: bool | None
 
 
 class Connections(NamedTuple):

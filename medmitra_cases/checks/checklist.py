@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-from psycopg2.extensions import connection as Connection
-
 from medmitra_cases.checks.catalogue import (
     Column,
     Session,
@@ -18,6 +16,7 @@ from medmitra_cases.checks.etags import check_row_versions
 from medmitra_cases.checks.finding import OWNER_URL, Finding, Verdict, psql_as_owner
 from medmitra_cases.checks.plan import reads_in_index_order
 from medmitra_cases.checks.role import check_role, check_row_filter
+from medmitra_cases.database import Connection
 
 MIN_POSTGRES_VERSION = 15
 
@@ -60,7 +59,7 @@ def check_database(
             yield check_times()
         if row_versions is not False:
             yield check_row_versions(connection, required=row_versions is True)
-        yield check_row_filter(connection)
+        yield check_row_filter(connection, session)
     yield _letters(session)
     yield from check_role(session, source, describe_connections(connection), max_connections)
 

@@ -1,10 +1,9 @@
 """Checks what the entity tags are made of."""
 
-from psycopg2.extensions import connection as Connection
-
 from medmitra_cases.checks.finding import Finding, Verdict, psql_as_owner
 from medmitra_cases.checks.plan import has_row_versions
-from medmitra_cases.dao import read_definition
+from medmitra_cases.dao import definition_of
+from medmitra_cases.database import Connection
 
 
 def check_row_versions(connection: Connection, *, required: bool) -> Finding:
@@ -26,7 +25,7 @@ def check_row_versions(connection: Connection, *, required: bool) -> Finding:
             "the role cannot read the row versions (xmin) from which ETags are made",
             f"{_REPAIR}; or set MEDMITRA_ETAG_SOURCE=body if there is no xmin",
         )
-    reason = read_definition(connection).without_row_versions
+    reason = definition_of(connection).without_row_versions
     if reason is None:
         return Finding(Verdict.GOOD, "ETags are made from row versions (xmin)", "")
     if required:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg2
-from psycopg2.extensions import connection as Connection
 
-from medmitra_cases.dao import SELECT_CASES, SELECT_VERSION, probe_query
+from medmitra_cases.dao import SELECT_CASES, SELECT_VERSION, definition_of, probe_query
+from medmitra_cases.database import Connection
 
 # With all other scans switched off, the plan shows whether the index scan is possible. The planner's own
 # choice does not show it: the planner never uses an index on an empty table.
@@ -27,6 +27,8 @@ def reads_in_index_order(connection: Connection) -> bool | None:
     Raises:
         psycopg2.Error: The database failed.
     """
+    if definition_of(connection).is_distributed:
+        return None
     with connection.cursor() as cursor:
         # One string runs as one transaction, after which SET LOCAL has no effect.
         cursor.execute(

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 from psycopg2.errors import InvalidTextRepresentation
-from psycopg2.extensions import connection as Connection
 
 from medmitra_cases.checks.catalogue import Connections, Session, Source
 from medmitra_cases.checks.finding import Finding, Verdict, psql_as_owner
-from medmitra_cases.dao import probe_query
-from medmitra_cases.database import MAX_STATEMENT_SECONDS, read_sql, sql_directory
+from medmitra_cases.dao import definition_of, probe_query, transaction
+from medmitra_cases.database import MAX_STATEMENT_SECONDS, Connection, read_sql, sql_directory
 
 # Above this cost the planner prefers a bitmap scan and a sort.
 MAX_RANDOM_PAGE_COST = 2.0
@@ -17,11 +16,12 @@ MAX_RANDOM_PAGE_COST = 2.0
 _NO_UUID = "medmitra-cases check"
 
 
-def check_row_filter(connection: Connection) -> Finding:
+def check_row_filter(connection: Connection, session: Session) -> Finding:
     """Check whether the database itself separates the cases of different doctors.
 
     Args:
         connection: A connection with the role of the service, which may read ``medmitra.cases``.
+        session: The facts about its session.
 
     Returns:
         The finding.
@@ -29,6 +29,13 @@ def check_row_filter(connection: Connection) -> Finding:
     Raises:
         psycopg2.Error: The database failed.
     """
+    is_distributed = definition_of(connection).is_distributed
+    if is_distributed and not session.sets_reach_shards:
+        return Finding(
+            Verdict.MISSING,
+            "medmitra.cases is distributed, but SET LOCAL does not reach its shards: all lists are empty",
+            f"run {psql_as_owner('distributed.sql')}",
+        )
     filtered = _filters_by_doctor(connection)
     return Finding(
         Verdict.GOOD if filtered else Verdict.MISSING,
@@ -42,19 +49,16 @@ def check_row_filter(connection: Connection) -> Finding:
 def _filters_by_doctor(connection: Connection) -> bool:
     """Try it, also on an empty table: a plan need not show the condition, for example that of partitions."""
     probe = probe_query(row_versions=False)
-    with connection.cursor() as cursor:
-        # One string runs as one transaction, after which SET LOCAL has no effect.
-        cursor.execute(
-            f"{read_sql('set_user_id')};\n{read_sql('sees_other_doctors')}",
-            {"subject": probe.subject, "user_id": probe.subject},
-        )
+    statements = read_sql("set_user_id"), read_sql("sees_other_doctors")
+    values = {"subject": probe.subject, "user_id": probe.subject}
+    with transaction(connection, statements, values) as cursor:
         if cursor.fetchall() == [(True,)]:
             return False
-        try:
-            cursor.execute(probe.statements.read, {**probe.parameters(), "subject": _NO_UUID})
-        except InvalidTextRepresentation:
-            return True
-    return False
+    try:
+        with transaction(connection, probe.statements.read, {**probe.parameters(), "subject": _NO_UUID}):
+            return False
+    except InvalidTextRepresentation:
+        return True
 
 
 def check_role(

@@ -9,6 +9,7 @@ import psycopg2
 from medmitra_cases.dao.definition import resolve
 from medmitra_cases.dao.fetch import types_of, version_of
 from medmitra_cases.dao.statements import SET_LOCAL, BoundQuery
+from medmitra_cases.dao.transactions import send
 from medmitra_cases.database import Connection, translated
 from medmitra_cases.models import Cases
 
@@ -58,7 +59,7 @@ class CaseBatches:
         try:
             connection.autocommit = False  # a cursor on the server lives as long as its transaction
             with connection.cursor() as cursor:
-                cursor.execute(";\n".join(begin), self._parameters)
+                send(connection, cursor, begin, self._parameters)
                 self.version, self._largest = version_of(cursor, bound.query, definition)
             self._has_large_cases = self._largest * size > BATCH_BYTES
             self._open()
@@ -125,11 +126,7 @@ class CaseBatches:
         if self._largest > BATCH_BYTES:  # libpq keeps a buffer of twice that for as long as it is connected
             self._connection.close()
             return
-        try:
-            self._connection.rollback()
-            self._connection.autocommit = True
-        except psycopg2.Error:  # the connection is lost; the next read opens another
-            self._connection.close()
+        self._connection.end_transaction()
 
     def _fetch(self) -> list[tuple[Any, ...]]:
         return self._run(lambda: self._cursor.fetchmany(self._next_count()))

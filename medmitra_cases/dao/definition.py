@@ -2,8 +2,6 @@
 
 import logging
 
-from psycopg2.extensions import connection as PsycopgConnection
-
 from medmitra_cases.dao.statements import SELECT_DEFINITION, BoundQuery
 from medmitra_cases.database import Connection
 from medmitra_cases.models import Definition
@@ -12,8 +10,8 @@ _log = logging.getLogger(__name__)
 _logged: set[str] = set()
 
 
-def read_definition(connection: PsycopgConnection) -> Definition:
-    """Read the definition of ``medmitra.cases``.
+def definition_of(connection: Connection) -> Definition:
+    """Read the definition of ``medmitra.cases``, once for each connection.
 
     Args:
         connection: An open connection.
@@ -24,9 +22,11 @@ def read_definition(connection: PsycopgConnection) -> Definition:
     Raises:
         psycopg2.Error: The database failed.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(SELECT_DEFINITION)
-        return Definition._make(cursor.fetchall()[0])
+    if connection.definition is None:
+        with connection.cursor() as cursor:
+            cursor.execute(SELECT_DEFINITION)
+            connection.definition = Definition._make(cursor.fetchall()[0])
+    return connection.definition
 
 
 def resolve(connection: Connection, bound: BoundQuery) -> tuple[BoundQuery, str | None]:
@@ -44,9 +44,7 @@ def resolve(connection: Connection, bound: BoundQuery) -> tuple[BoundQuery, str 
     """
     if bound.row_versions is False:
         return bound, None
-    if connection.definition is None:  # once for each connection
-        connection.definition = read_definition(connection)
-    definition = connection.definition
+    definition = definition_of(connection)
     if bound.row_versions is None:
         reason = definition.without_row_versions
         if reason is not None and reason not in _logged:

@@ -4,6 +4,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from medmitra_cases.dao.definition import resolve
 from medmitra_cases.dao.statements import BoundQuery, probe_query
+from medmitra_cases.dao.transactions import transaction
 from medmitra_cases.database import Connection
 from medmitra_cases.errors import UnknownCursor
 from medmitra_cases.models import CaseQuery, PageInfo, Version
@@ -49,8 +50,7 @@ def fetch_row_version(connection: Connection, bound: BoundQuery) -> Version | No
 
 
 def _read_version(connection: Connection, bound: BoundQuery, definition: str | None) -> Version:
-    with connection.cursor() as cursor:
-        cursor.execute(bound.statements.read_version, bound.parameters())
+    with transaction(connection, bound.statements.read_version, bound.parameters()) as cursor:
         return version_of(cursor, bound.query, definition)[0]
 
 
@@ -65,8 +65,8 @@ def check_readable(connection: Connection, *, row_versions: bool | None) -> None
         psycopg2.Error: They cannot be read.
     """
     probe, _ = resolve(connection, probe_query(row_versions=row_versions))
-    with connection.cursor() as cursor:
-        cursor.execute(probe.statements.read, probe.parameters(0))
+    with transaction(connection, probe.statements.read, probe.parameters(0)):
+        pass
 
 
 def types_of(cursor: Cursor) -> list[type]:

@@ -35,18 +35,18 @@ _DECLARE_SIZES = "DECLARE sizes NO SCROLL CURSOR FOR SELECT %(case_bytes)s AS ca
 
 
 class Statements(NamedTuple):
-    """The statements that read one kind of query. One string each: one round trip, in its own transaction.
+    """The statements that read one kind of query.
 
     Attributes:
-        read: Reads the cases.
-        read_version: Reads their version.
+        read: The statements of a transaction that reads the cases: first those that set, then the SELECT.
+        read_version: The same for their version.
         declare: Declares a cursor ``cases`` over the cases, inside a transaction that is open.
         declare_sizes: Declares a cursor ``sizes`` over the bytes of each case in the same order.
         select_version: Reads their version, inside a transaction that is open.
     """
 
-    read: str
-    read_version: str
+    read: tuple[str, str]
+    read_version: tuple[str, str]
     declare: str
     declare_sizes: str
     select_version: str
@@ -63,8 +63,8 @@ class Statements(NamedTuple):
             The statements.
         """
         return cls(
-            read=f"{SET_LOCAL};\n{select}",
-            read_version=f"{SET_LOCAL};\n{select_version}",
+            read=(SET_LOCAL, select),
+            read_version=(SET_LOCAL, select_version),
             declare=f"DECLARE cases NO SCROLL CURSOR FOR {select}",
             declare_sizes=f"{_DECLARE_SIZES} (\n{select}) AS page",
             select_version=select_version,
@@ -74,9 +74,7 @@ class Statements(NamedTuple):
 # The whole list of the published contract has statements of its own: to parse and plan all filters takes a
 # large part of the time that fifty cases take.
 # Its version reads no times.
-WHOLE_LIST = Statements.of(SELECT_CASES, SELECT_VERSION)._replace(
-    read_version=f"{SET_USER_ID};\n{SELECT_VERSION}"
-)
+WHOLE_LIST = Statements.of(SELECT_CASES, SELECT_VERSION)._replace(read_version=(SET_USER_ID, SELECT_VERSION))
 FILTERED = Statements.of(SELECT_MATCHING_CASES, SELECT_MATCHING_VERSION)
 
 

@@ -11,6 +11,7 @@ from psycopg2.extensions import cursor as Cursor
 from medmitra_cases.dao.definition import resolve
 from medmitra_cases.dao.fetch import fetch_version, types_of
 from medmitra_cases.dao.statements import LEFT_OUT, BoundQuery
+from medmitra_cases.dao.transactions import transaction
 from medmitra_cases.database import Connection
 from medmitra_cases.models import CaseQuery, Cases, PageInfo, Version
 from medmitra_cases.schemas import CaseSchema
@@ -85,8 +86,8 @@ def _fetch(connection: Connection, bound: BoundQuery, max_rows: int) -> Cases | 
         text_bytes = max(WHOLE_BYTES // query.limit, TEXT_BYTES)
     while True:
         at_most = query.limit or min(RESULT_BYTES // text_bytes, max_rows)
-        with connection.cursor() as cursor:
-            cursor.execute(bound.statements.read, bound.parameters(at_most + 1, text_bytes))
+        parameters = bound.parameters(at_most + 1, text_bytes)
+        with transaction(connection, bound.statements.read, parameters) as cursor:
             count = cursor.rowcount
             rows = [] if count > at_most else cursor.fetchall() if count <= _ROWS else _fetch_rows(cursor)
             cases = Cases(rows, types_of(cursor))

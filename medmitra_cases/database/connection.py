@@ -117,9 +117,13 @@ class Connection(PsycopgConnection):
             metrics.CONNECTIONS_BUSY.dec()
             metrics.DATABASE_SECONDS.observe(time.monotonic() - started)
 
-    def rollback(self) -> None:
-        """End the transaction."""
-        self.call_with_deadline(super().rollback)
+    def end_transaction(self) -> None:
+        """End the transaction, and return to autocommit mode. If that fails, the connection is closed."""
+        try:
+            self.call_with_deadline(self.rollback)
+            self.autocommit = True
+        except psycopg2.Error:  # the connection is lost; the next read opens another
+            self.close()
 
     def give_back(self) -> None:
         """Return the connection to the pool. Called once, by a read that left a transaction open."""
@@ -164,7 +168,7 @@ class _Cursor(PsycopgCursor):
 
     def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002, the name in psycopg2
         limit = self.connection.statement_limit
-        if limit and self.name is None:  # psycopg2 puts more words before the statement of a named cursor
+        if limit and not self.connection.is_in_transaction:  # it lasts until the end of the transaction
             query = f"{limit};\n{query}"
         self.connection.call_with_deadline(super().execute, query, vars)
 

@@ -169,6 +169,8 @@ def test_check_passes_on_each_table_layout(empty_database: str, owner: Connectio
     if layout is LAYOUTS["foreign_partitions"]:
         assert [line[:16] for line in advice] == ["! another server", "! ETags are made"], output
         assert "foreign table" in advice[1]
+    elif layout is LAYOUTS["marked_as_distributed"]:
+        assert [line[:16] for line in advice] == ["! another server"], output
     else:
         assert advice == []
         assert output.endswith("\nReady to serve: all 13 checks passed.\n")
@@ -448,6 +450,29 @@ def test_check_fails_for_the_owner_of_the_table(empty_database: str, owner: Conn
     result = run("check", url=empty_database)
     assert result.exit_code == 1
     assert "\n✗ the role sees the cases of all doctors at once\n" in result.output
+
+
+@pytest.mark.parametrize(
+    ("setting", "change", "seen"),
+    [
+        ("none", "", "✗ medmitra.cases is distributed, but SET LOCAL does not reach its shards"),
+        (
+            "local",
+            "ALTER TABLE medmitra.cases DISABLE ROW LEVEL SECURITY",
+            "✗ the role sees the cases of all doctors at once",
+        ),
+    ],
+    ids=["empty lists", "other doctors' cases"],
+)
+def test_check_refuses_a_distributed_table_with_wrong_lists(
+    empty_database: str, owner: Connection, setting: str, change: str, seen: str
+) -> None:
+    LAYOUTS["marked_as_distributed"].create(owner)
+    execute(owner, f"GRANT medmitra_cases TO CURRENT_USER; {change}")
+    options = f"-c role=medmitra_cases -c citus.propagate_set_commands={setting}"
+    result = run("check", url=make_dsn(empty_database, options=options))
+    assert result.exit_code == 1
+    assert f"\n{seen}" in result.output
 
 
 @pytest.mark.parametrize(

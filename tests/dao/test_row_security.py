@@ -38,8 +38,9 @@ def _without_condition(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the condition on the doctor from the queries of the service."""
     for name in ("WHOLE_LIST", "FILTERED"):
         original: Statements = getattr(statements, name)
-        assert all(CONDITION in statement for statement in original)
-        changed = Statements(*(statement.replace(CONDITION, "true") for statement in original))
+        selects = (original.read[1], original.select_version)
+        assert all(CONDITION in select for select in selects)
+        changed = Statements.of(*(select.replace(CONDITION, "true") for select in selects))
         monkeypatch.setattr(statements, name, changed)
 
 

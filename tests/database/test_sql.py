@@ -196,7 +196,7 @@ def test_the_role_can_only_read_cases(owner: Connection, statement: str) -> None
     execute(owner, "CREATE TABLE public.secrets (x int); ALTER TABLE medmitra.cases ADD COLUMN note text")
     # The role can turn off its read-only default, so only the grants restrict it.
     execute(owner, "SET SESSION AUTHORIZATION medmitra_cases; SET default_transaction_read_only = off")
-    execute(owner, WHOLE_LIST.read, PARAMETERS)
+    execute(owner, ";\n".join(WHOLE_LIST.read), PARAMETERS)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         execute(owner, statement)
 
@@ -219,7 +219,7 @@ def test_a_view_without_row_versions_is_enough_for_body_etags(empty_database: st
 def test_the_role_cannot_bypass_the_view(owner: Connection, statement: str) -> None:
     LAYOUTS["existing_table"].create(owner)
     execute(owner, "SET SESSION AUTHORIZATION medmitra_cases; SET default_transaction_read_only = off")
-    execute(owner, WHOLE_LIST.read, PARAMETERS)
+    execute(owner, ";\n".join(WHOLE_LIST.read), PARAMETERS)
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         execute(owner, statement)
 
@@ -248,7 +248,7 @@ def test_the_view_hides_times_that_iso_8601_cannot_express(owner: Connection, mo
         " VALUES ('1', %s, '', 0, '', %s, now())",
         [DOCTOR, moment],
     )
-    ((*_, created_at, updated_at, _version),) = execute(owner, WHOLE_LIST.read, PARAMETERS)
+    ((*_, created_at, updated_at, _version),) = execute(owner, ";\n".join(WHOLE_LIST.read), PARAMETERS)
     assert created_at is None
     assert updated_at is not None
 
@@ -399,7 +399,7 @@ def test_the_query_works_for_any_role_and_search_path(database: CasesDatabase) -
     with closing(
         psycopg2.connect(make_dsn(database.owner_dsn, options="-c search_path=pg_catalog"))
     ) as other:
-        assert len(execute(other, WHOLE_LIST.read, PARAMETERS)) == 1
+        assert len(execute(other, ";\n".join(WHOLE_LIST.read), PARAMETERS)) == 1
 
 
 def test_the_plain_list_has_separate_statements() -> None:
@@ -490,4 +490,4 @@ def test_another_doctors_case_is_no_cursor_even_if_the_role_sees_all_cases(datab
     database.add(other, own)
     query = CaseQuery(DOCTOR, after=other["case_id"])
     bound = BoundQuery(query, DOCTOR, row_versions=True)
-    assert execute(database.owner, bound.statements.read, bound.parameters()) == []
+    assert execute(database.owner, ";\n".join(bound.statements.read), bound.parameters()) == []

@@ -157,6 +157,18 @@ FOREIGN_PARTITIONS = (
 """
 )
 
+# The service recognizes a table that Citus distributes by its trigger, and sends its statements one by one.
+# Here they go to a table of plain Postgres, which must answer them alike.
+MARKED_AS_DISTRIBUTED = """
+    CREATE FUNCTION medmitra.citus_truncate_trigger() RETURNS trigger
+    LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER truncate_trigger AFTER TRUNCATE ON medmitra.cases
+    FOR EACH STATEMENT EXECUTE FUNCTION medmitra.citus_truncate_trigger();
+    DO $$ BEGIN EXECUTE format(
+        'ALTER DATABASE %I SET citus.propagate_set_commands = ''local''', current_database()
+    ); END $$;
+"""
+
 LAYOUTS = {
     "own_table": Layout("medmitra.cases", "user_id", "", ("schema", "roles")),
     "partitioned": Layout("medmitra.cases", "user_id", "", ("schema", "partitioned", "roles")),
@@ -165,6 +177,9 @@ LAYOUTS = {
     ),
     "foreign_partitions": Layout(
         "medmitra.cases", "user_id", read_sql("schema") + FOREIGN_PARTITIONS, ("roles",)
+    ),
+    "marked_as_distributed": Layout(
+        "medmitra.cases", "user_id", read_sql("schema") + MARKED_AS_DISTRIBUTED, ("roles",)
     ),
 }
 
