@@ -42,9 +42,7 @@ def resolve(connection: Connection, bound: BoundQuery) -> tuple[BoundQuery, str 
     Raises:
         psycopg2.Error: The database failed.
     """
-    if bound.row_versions is False:
-        return bound, None
-    definition = definition_of(connection)
+    definition = definition_of(connection)  # always before a transaction, which must not begin with it
     if bound.row_versions is None:
         reason = definition.without_row_versions
         if reason is not None and reason not in _logged:

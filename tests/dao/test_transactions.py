@@ -70,3 +70,12 @@ def test_a_connection_is_reusable_after_statements_sent_one_by_one(
     with pytest.raises(psycopg2.errors.DivisionByZero), transaction(service, ("SELECT 1 / 0",), {}):
         pass
     assert service.is_reusable
+
+
+@pytest.mark.parametrize("layout_database", ["own_table", "marked_as_distributed"], indirect=True)
+def test_batches_without_row_versions_can_be_the_first_read_of_a_connection(
+    database: CasesDatabase, service: Connection
+) -> None:
+    database.add(case())
+    batches = CaseBatches(service, BOUND._replace(row_versions=False), 10)
+    assert [len(cases.rows) for cases in batches] == [1]
