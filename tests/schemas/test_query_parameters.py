@@ -137,7 +137,7 @@ def test_an_invalid_value_gets_a_400_with_the_sent_name_and_the_rule(
 
 
 # The parameters that can be given several times.
-REPEATABLE = {"status", "gender"}
+REPEATABLE = ("status", "gender")
 
 
 @pytest.mark.parametrize("name", [name for name in SPELLINGS if name not in REPEATABLE])
