@@ -248,7 +248,7 @@ WEB_CLIENT = {
 
 @example(query=WEB_CLIENT, uses_aliases=True, sends_all=False, streams=False)
 @example(query={"search": IDS[0].upper()}, uses_aliases=False, sends_all=True, streams=False)
-@settings(max_examples=max(300, settings().max_examples), deadline=None)
+@settings(max_examples=max(200, settings().max_examples), deadline=None)
 @given(query=parameters(), uses_aliases=st.booleans(), sends_all=st.booleans(), streams=st.booleans())
 def test_every_combination_of_parameters_matches_the_reference(
     client: FlaskClient, query: dict[str, Any], uses_aliases: bool, sends_all: bool, streams: bool
