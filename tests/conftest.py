@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser
+from psycopg2.extensions import connection as Connection
 
 from medmitra_cases import create_app
 from medmitra_cases.database import Database
@@ -52,6 +53,16 @@ def empty_database(server_dsn: str) -> Iterator[str]:
     """Yield the owner's connection string to an empty database."""
     with new_database(server_dsn, options=LOCALE) as owner_dsn:
         yield owner_dsn
+
+
+@pytest.fixture
+def other_role(owner: Connection) -> Iterator[str]:
+    """Yield a role like that of the product's backend. The test's file has the fixture ``owner``."""
+    execute(owner, "CREATE ROLE medmitra_test_other")
+    yield "medmitra_test_other"
+    execute(
+        owner, "RESET SESSION AUTHORIZATION; DROP OWNED BY medmitra_test_other; DROP ROLE medmitra_test_other"
+    )
 
 
 @pytest.fixture(scope="session", params=MAIN_LAYOUTS)

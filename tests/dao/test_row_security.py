@@ -105,25 +105,14 @@ def as_role(owner: Connection, name: str) -> None:
     execute(owner, f"RESET SESSION AUTHORIZATION; SET SESSION AUTHORIZATION {name}")
 
 
-@pytest.fixture
-def writer(owner: Connection) -> Iterator[str]:
-    """A role like that of the product's backend, which writes the cases."""
-    execute(owner, "CREATE ROLE medmitra_test_writer")
-    yield "medmitra_test_writer"
-    execute(
-        owner,
-        "RESET SESSION AUTHORIZATION; DROP OWNED BY medmitra_test_writer; DROP ROLE medmitra_test_writer",
-    )
-
-
-def test_other_roles_are_limited_by_their_grants_only(owner: Connection, writer: str) -> None:
+def test_other_roles_are_limited_by_their_grants_only(owner: Connection, other_role: str) -> None:
     LAYOUTS["own_table"].create(owner)
     execute(
         owner,
-        f"GRANT USAGE ON SCHEMA medmitra TO {writer};"
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON medmitra.cases TO {writer}",
+        f"GRANT USAGE ON SCHEMA medmitra TO {other_role};"
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON medmitra.cases TO {other_role}",
     )
-    as_role(owner, writer)
+    as_role(owner, other_role)
     for user_id in (DOCTOR, OTHER):
         execute(
             owner,
@@ -137,43 +126,48 @@ def test_other_roles_are_limited_by_their_grants_only(owner: Connection, writer:
     assert doctors(owner) == [DOCTOR]
 
 
-def test_a_member_of_the_services_role_is_limited_like_the_service(owner: Connection, writer: str) -> None:
+def test_a_member_of_the_services_role_is_limited_like_the_service(
+    owner: Connection, other_role: str
+) -> None:
     LAYOUTS["own_table"].create(owner)
     insert_published_cases(owner)
-    execute(owner, f"GRANT medmitra_cases TO {writer}")
-    as_role(owner, writer)
+    execute(owner, f"GRANT medmitra_cases TO {other_role}")
+    as_role(owner, other_role)
     assert doctors(owner) == []
     assert len(execute(owner, f"{SET_USER_ID}; TABLE medmitra.cases", {"subject": DOCTOR})) == 2
 
 
-def test_roles_sql_adds_no_access_if_the_owner_enabled_row_security(owner: Connection, writer: str) -> None:
+def test_roles_sql_adds_no_access_if_the_owner_enabled_row_security(
+    owner: Connection, other_role: str
+) -> None:
     execute(owner, read_sql("schema"))
     execute(
         owner,
         f"ALTER TABLE medmitra.cases ENABLE ROW LEVEL SECURITY;"
-        f"GRANT USAGE ON SCHEMA medmitra TO {writer}; GRANT SELECT ON medmitra.cases TO {writer}",
+        f"GRANT USAGE ON SCHEMA medmitra TO {other_role}; GRANT SELECT ON medmitra.cases TO {other_role}",
     )
     execute(owner, read_sql("roles"))
     insert_published_cases(owner)
-    as_role(owner, writer)
+    as_role(owner, other_role)
     assert doctors(owner) == []
     as_role(owner, "medmitra_cases")
     assert len(execute(owner, f"{SET_USER_ID}; TABLE medmitra.cases", {"subject": DOCTOR})) == 2
 
 
 @pytest.mark.parametrize("policy", ["as_granted", "one_doctor", "one_doctor_permissive"])
-def test_roles_sql_mends_one_dropped_policy(owner: Connection, writer: str, policy: str) -> None:
+def test_roles_sql_mends_one_dropped_policy(owner: Connection, other_role: str, policy: str) -> None:
     LAYOUTS["own_table"].create(owner)
     insert_published_cases(owner)
     execute(
         owner,
-        f"GRANT USAGE ON SCHEMA medmitra TO {writer}; GRANT SELECT ON medmitra.cases TO {writer};"
+        f"GRANT USAGE ON SCHEMA medmitra TO {other_role};"
+        f"GRANT SELECT ON medmitra.cases TO {other_role};"
         f"DROP POLICY {policy} ON medmitra.cases",
     )
-    as_role(owner, writer)
+    as_role(owner, other_role)
     seen_by_others = doctors(owner)
     execute(owner, f"RESET SESSION AUTHORIZATION; {read_sql('roles')}")
-    as_role(owner, writer)
+    as_role(owner, other_role)
     assert doctors(owner) == seen_by_others
     as_role(owner, "medmitra_cases")
     assert doctors(owner) == []
@@ -231,24 +225,28 @@ def test_roles_sql_replaces_the_policy_of_an_earlier_version(owner: Connection) 
     assert ("as_granted", "medmitra.is_other_role()") in execute(owner, policies)
 
 
-def test_the_plan_of_another_role_is_not_used_for_the_services(owner: Connection, writer: str) -> None:
+def test_the_plan_of_another_role_is_not_used_for_the_services(owner: Connection, other_role: str) -> None:
     LAYOUTS["own_table"].create(owner)
     insert_published_cases(owner)
     execute(
         owner,
-        f"GRANT USAGE ON SCHEMA medmitra TO {writer}; GRANT SELECT ON medmitra.cases TO {writer};"
+        f"GRANT USAGE ON SCHEMA medmitra TO {other_role};"
+        f"GRANT SELECT ON medmitra.cases TO {other_role};"
         "SET plan_cache_mode = force_generic_plan;"
         "PREPARE everything AS SELECT user_id FROM medmitra.cases",
     )
-    for name, count in ((writer, 2), ("medmitra_cases", 0), (writer, 2)):
+    for name, count in ((other_role, 2), ("medmitra_cases", 0), (other_role, 2)):
         as_role(owner, name)
         assert len(execute(owner, "EXECUTE everything")) == count
 
 
-def test_other_roles_need_no_right_to_functions(owner: Connection, writer: str) -> None:
+def test_other_roles_need_no_right_to_functions(owner: Connection, other_role: str) -> None:
     execute(owner, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
     LAYOUTS["own_table"].create(owner)
     insert_published_cases(owner)
-    execute(owner, f"GRANT USAGE ON SCHEMA medmitra TO {writer}; GRANT SELECT ON medmitra.cases TO {writer}")
-    as_role(owner, writer)
+    execute(
+        owner,
+        f"GRANT USAGE ON SCHEMA medmitra TO {other_role};GRANT SELECT ON medmitra.cases TO {other_role}",
+    )
+    as_role(owner, other_role)
     assert doctors(owner) == [DOCTOR, DOCTOR]

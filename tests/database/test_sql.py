@@ -316,25 +316,14 @@ def test_a_request_reads_one_partition(
         assert "Index Name" in plan, plan
 
 
-@pytest.fixture
-def reader(owner: Connection) -> Iterator[str]:
-    """A role like that of the product's backend."""
-    execute(owner, "CREATE ROLE medmitra_test_reader")
-    yield "medmitra_test_reader"
-    execute(
-        owner,
-        "RESET SESSION AUTHORIZATION; DROP OWNED BY medmitra_test_reader; DROP ROLE medmitra_test_reader",
-    )
-
-
-def test_partitioning_keeps_the_cases_and_who_may_read_them(owner: Connection, reader: str) -> None:
+def test_partitioning_keeps_the_cases_and_who_may_read_them(owner: Connection, other_role: str) -> None:
     LAYOUTS["own_table"].create(owner)
     execute(
         owner,
         "ALTER TABLE medmitra.cases ADD COLUMN note text, ADD COLUMN length int GENERATED ALWAYS AS"
         " (length(patient_name)) STORED;"
-        f"GRANT SELECT (id, status), UPDATE (status) ON medmitra.cases TO {reader} WITH GRANT OPTION;"
-        f"CREATE POLICY adults ON medmitra.cases AS RESTRICTIVE FOR UPDATE TO {reader}, medmitra_cases"
+        f"GRANT SELECT (id, status), UPDATE (status) ON medmitra.cases TO {other_role} WITH GRANT OPTION;"
+        f"CREATE POLICY adults ON medmitra.cases AS RESTRICTIVE FOR UPDATE TO {other_role}, medmitra_cases"
         " USING (patient_age > 17) WITH CHECK (true); ALTER TABLE medmitra.cases FORCE ROW LEVEL SECURITY;"
         "CREATE INDEX extra ON medmitra.cases (status)",
     )

@@ -2,7 +2,7 @@
 
 from tests.support.paths import ROOT
 
-# What else nginx-beside.conf has in paragraphs of nginx.conf.
+# Two lines that differ in paragraphs which both sites have.
 SCHEME = "    proxy_set_header X-Forwarded-Proto $scheme;  # for redirects of the product's backend\n"
 UPSTREAM = "http://$medmitra_cases_upstream"
 
