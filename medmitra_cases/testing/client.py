@@ -1,19 +1,17 @@
 """The client of the harness, which runs in another process."""
 
 import itertools
-import operator
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import date
 from threading import RLock
-from typing import IO, Any, SupportsIndex
+from typing import IO, Any
 from urllib.parse import urlencode
-from uuid import UUID
 
 import msgspec
 
 from medmitra_cases.testing.errors import HarnessError, context_manager
+from medmitra_cases.testing.values import encode_command
 
 
 class Harness:
@@ -193,7 +191,7 @@ class Harness:
         with self._lock:
             self._check_open()
             command_id = next(self._command_ids)
-            line = _encode({"id": command_id, command: arguments}) + b"\n"
+            line = encode_command({"id": command_id, command: arguments}) + b"\n"
             with suppress(BrokenPipeError):  # _receive() then raises an error with the reason
                 self._commands.write(line)
                 self._commands.flush()
@@ -227,28 +225,6 @@ class Harness:
         read = os.pread(descriptor, os.fstat(descriptor).st_size - self._log_offset, self._log_offset)
         self._log_offset += len(read)
         return read.decode(errors="replace")
-
-
-def _encode(command: dict[str, Any]) -> bytes:
-    __tracebackhide__ = True
-    try:
-        return msgspec.json.encode(command, enc_hook=_simplify)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise HarnessError(f"a value cannot be sent as JSON: {error}") from None
-
-
-def _simplify(value: object) -> object:
-    """Convert a value of a subclass, which msgspec refuses, such as a time of a faked clock."""
-    match value:
-        case str():
-            return str.__str__(value)
-        case SupportsIndex():
-            return operator.index(value)
-        case date():
-            return value.isoformat()
-        case UUID():
-            return UUID.__str__(value)
-    raise TypeError(f"it is of the type {type(value).__name__}")
 
 
 def last_line(text: str) -> str:

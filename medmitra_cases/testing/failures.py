@@ -1,9 +1,9 @@
 """Failures that a test asks for: a database that is down, and slow responses."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from threading import Event
-from typing import Any, Protocol
+from typing import Any
 
 from psycopg2 import sql
 from psycopg2.extensions import parse_dsn
@@ -16,12 +16,7 @@ from medmitra_cases.testing.case_editor import CommandRefused
 # Seconds. A stream waits with an open transaction, which Postgres ends after 60 s.
 MAX_SLOW_SECONDS = 30
 
-
-class WsgiApp(Protocol):
-    """A WSGI application."""
-
-    def __call__(self, environ: dict[str, Any], start_response: Any, /) -> Iterable[bytes]:
-        """Respond to a request."""
+WsgiApp = Callable[..., Iterable[bytes]]
 
 
 class DatabaseSwitch:
