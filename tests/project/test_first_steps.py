@@ -75,16 +75,21 @@ def test_make_replaces_an_incomplete_environment(tmp_path: Path, left: str) -> N
     assert [call for call in calls if " venv " in call] == ["-m venv --clear .venv"]
 
 
-def test_the_documents_are_true_in_the_source_distribution(tmp_path: Path) -> None:
-    """Check one file of tests there. All of them pass, too, but take minutes."""
+def test_the_source_distribution_has_all_files_and_passes_its_tests_of_documents(tmp_path: Path) -> None:
+    """Run one file of tests there. All of them would take minutes."""
     tree = tmp_path / "tree"
-    generated = (".*venv*", "node_modules", ".git", "*.egg-info", "build", "dist", ".*_cache")
+    generated = (".*venv*", "node_modules", "__pycache__", ".git", "*.egg-info", "build", "dist", ".*_cache")
     shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*generated))
     run_python(tree, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path))
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as files:
         files.extractall(tmp_path, filter="data")
     folder = archive.with_name(archive.name.removesuffix(".tar.gz"))
+    folders = ("benchmarks", "deploy", "docs", "requirements", "sql", "tests")
+    paths = [
+        path.relative_to(tree) for name in folders for path in (tree / name).rglob("*") if path.is_file()
+    ]
+    assert [path for path in paths if not (folder / path).exists()] == []
     run_python(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/project/test_documents.py")
 
 
