@@ -45,7 +45,7 @@ def send(
 ) -> None:
     """Execute statements in one string, which needs one round trip; for a distributed table, one by one.
 
-    For each SET LOCAL, Citus sends the whole string to the shards, and a shard refuses the query in it.
+    Citus sends the whole string of a SET LOCAL to the shards, and a shard refuses the query in it.
 
     Args:
         connection: An open connection; for a distributed table, not in autocommit mode.
